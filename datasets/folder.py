@@ -1,0 +1,107 @@
+"""Your own images: a folder in MVTec AD's layout, or an index file (CSV, JSONL, meta.json).
+
+`--datasets folder=PATH`. Results are filed under `folder.NAME`, where NAME is the folder's name or, for an index file,
+FOLDER.FILE, so that two of them do not share records. Layouts and index dialects: specs/datasets.md §1 and §2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+from zsadbench import index_files, layouts
+from zsadbench.datasets import Dataset, DatasetCard, Sample, register
+from zsadbench.errors import DataError
+
+
+@register
+class Folder(Dataset):
+    """Images of the user; which metrics are defined follows from the labels and masks that are there."""
+
+    cards: ClassVar = {
+        "default": DatasetCard(
+            title="Own images",
+            domain="custom",
+            reference="none",
+            source="your own folder or index file: --datasets folder=PATH",
+            licence="yours",
+            image_level=True,
+            pixel_level=True,
+            mask_rule="gt127",
+            notes="Masks of 0 and 255, JPEG noise allowed.",
+        ),
+        "gt0": DatasetCard(
+            title="Own images",
+            domain="custom",
+            reference="none",
+            source="your own folder or index file: --datasets folder.gt0=PATH",
+            licence="yours",
+            image_level=True,
+            pixel_level=True,
+            mask_rule="gt0",
+            notes="Masks of 0 and 1 or of class indices: anything above 0 is a defect.",
+        ),
+    }
+
+    def __init__(self, root: Path, variant: str, name: str, data_root: Path | None = None) -> None:
+        """Read the names and the index at once, because what the card can promise depends on them."""
+        path = Path(root)
+        self._index = index_files.read_index(path) if path.is_file() else None
+        super().__init__(path, variant, name, data_root)
+        whole = path.resolve()
+        self._label = f"{whole.parent.name}.{whole.stem}" if self._index else whole.name
+        self.name = f"{name}.{re.sub(r'[^A-Za-z0-9._-]', '_', self._label)}"
+        found = [sample for group in self._samples.values() for sample in group]
+        tested = [sample for sample in found if sample.split == "test"]
+        self.card = replace(
+            self.card,
+            title=self._label,
+            image_level={sample.label for sample in tested} == {0, 1},
+            pixel_level=any(sample.masks for sample in tested if sample.label == 1),
+        )
+        self._require_all_masks(found)
+
+    @classmethod
+    def locate(cls, data_root: Path | None, variant: str, stem: str) -> Path:
+        """Refuse: a folder of one's own has no usual place."""
+        raise DataError(f"dataset {stem}: got no path; expected --datasets {stem}=PATH, a folder or an index file.")
+
+    def find_top(self, root: Path) -> Path:
+        """Accept a folder with `test`, or category folders that have one; an index's folder is found by its images."""
+        if self._index is not None:
+            beside = root.parent
+            return index_files.find_root(self._index, (beside, self.data_root) if self.data_root else (beside,))
+        return layouts.find_top(
+            root,
+            (),
+            lambda top: bool(_category_folders(top)),
+            "test/good and test/DEFECT, or category folders with them (or name an index file instead of the folder)",
+        )
+
+    def scan(self) -> Iterator[Sample]:
+        """Yield the samples of the index or of the folder tree."""
+        if self._index is not None:
+            yield from index_files.samples(self._index, self.root, default_category=self.root.resolve().name)
+            return
+        folders = _category_folders(self.root)
+        has_masks = any((folder / "ground_truth").is_dir() for folder in folders)
+        for folder in folders:
+            yield from layouts.mvtec_tree(folder, folder.resolve().name, has_masks=has_masks)
+
+    def _require_all_masks(self, found: list[Sample]) -> None:
+        """Raise DataError for the first anomalous test image without a mask in a dataset with masks."""
+        for sample in found:
+            if self.card.pixel_level and sample.split == "test" and sample.label == 1 and not sample.masks:
+                raise DataError(
+                    f"{sample.image} is anomalous, but has no mask, while others of {self.name} have; expected a mask "
+                    "for all anomalous test images or for none."
+                )
+
+
+def _category_folders(root: Path) -> list[Path]:
+    """Return the folders with a test split: the root itself, or else those directly in it."""
+    candidates = [root] if (root / "test").is_dir() else layouts.folders_in(root)
+    return [folder for folder in candidates if (folder / "test").is_dir()]

@@ -1,0 +1,172 @@
+"""CLIP Surgery: value-value attention beside the last blocks, and similarities without what all labels have in common.
+
+Paper: Li et al., "A Closer Look at the Explainability of Contrastive Language-Image Pre-training", Pattern Recognition
+2025, arXiv 2304.05653; code read: xmed-lab/CLIP_Surgery@d4696d4 (specs/methods/clip_surgery.md). It explains labels, not
+anomalies: the default preset re-creates the baseline of the CLIP-AD paper, whose code and settings are unpublished (§14).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from zsadbench import prompts
+from zsadbench.encoders.base import Encoder
+from zsadbench.encoders.features import FeatureRequest, Features
+from zsadbench.errors import OptionError
+from zsadbench.methods import Batch, EncoderConfig, Method, MethodCard, Prediction, Scope, register
+from zsadbench.postprocess import finish
+from zsadbench.similarity import CategoryText, TextSource, abnormal_logit, unit
+
+
+@dataclass(frozen=True)
+class ClipSurgeryConfig(EncoderConfig):
+    """Options; sources are sections of specs/methods/clip_surgery.md."""
+
+    encoder: str = "open_clip:ViT-B-16-plus-240/laion400m_e31"  # §14
+    path: Literal["surgery", "original"] = "surgery"  # where patch tokens come from; original: CLIP as it is
+    blocks: int = 6  # the last blocks, which have a surgery path (§4)
+    start: Literal["residual", "attention"] = "residual"  # it starts from the stream before them, or from nothing (§14)
+    similarity: Literal["labels", "empty_text", "plain"] = "labels"  # removed: the labels' mean, text of "", nothing (§5)
+    temperature: float = 2.0  # of the class token's label weights (§5); 1 in CLIP-AD's own method
+    minmax_maps: bool = False  # scale each map to 0..1, as the demo does; wrong for pixel metrics across images (§5)
+    text_ensemble: Literal["mean", "pca", "kde", "mean_shift", "dbscan"] = "dbscan"  # parameters as on MVTec AD (§14)
+    noun: Literal["raw", "readable"] = "raw"  # folder name, or the dataset's noun, as CLIP-AD
+    logit_scale: float = 100.0  # of the class token's abnormal probability, as CLIP-AD
+    image_score: Literal["minmax_sum", "sum", "class_token"] = "minmax_sum"  # class token and map maximum (§14)
+    align_corners: bool = False  # §5
+    sigma: float = 8.0  # CLIP-AD's; none in the demo (§7, §14)
+
+
+class Evidence(NamedTuple):
+    """What image scores and maps are made of, for B images."""
+
+    abnormal: Tensor  # the class token's abnormal probability: [B]
+    peak: Tensor  # maximum of the finished map at the input size: [B]
+    maps: Tensor  # [B, g, g]
+
+
+@register
+class ClipSurgery(Method):
+    """Two labels, normal and abnormal; the map is what the abnormal label keeps after surgery."""
+
+    card = MethodCard(
+        title="CLIP Surgery",
+        reference="Li et al., Pattern Recognition 2025, arXiv 2304.05653",
+        scope="category",
+        code="xmed-lab/CLIP_Surgery@d4696d4",
+        notes="Our re-creation of the baseline in the CLIP-AD paper, whose settings are unpublished; the default image "
+        "score is min-max normalised over the category (transductive). Preset direct: patch-text cosine of plain CLIP.",
+    )
+    presets = {
+        "baseline": ClipSurgeryConfig(),
+        # DBSCAN with CLIP-AD's parameters for VisA (eps 1.5) is the plain mean (specs/methods/rvs.md §3).
+        "baseline_rvs_visa": ClipSurgeryConfig(text_ensemble="mean"),
+        "original": ClipSurgeryConfig(
+            encoder="open_clip:ViT-B-16/openai",  # §2
+            size=512,
+            pos_embed="bilinear",
+            text_ensemble="mean",
+            image_score="class_token",
+            sigma=0.0,
+        ),
+        "direct": ClipSurgeryConfig(path="original", similarity="plain"),  # CLIP-AD Table 7 (clip_ad_sdp.md §12)
+    }
+
+    def __init__(
+        self, config: ClipSurgeryConfig, encoder: Encoder, text: TextSource | None = None, empty: Tensor | None = None
+    ) -> None:
+        """Choose the blocks; `text` and `empty` [J] replace prompts and text tower. Raises WeightsError, OptionError."""
+        super().__init__(config, encoder)
+        if not 1 <= config.blocks <= encoder.depth:
+            raise OptionError(
+                f"clip_surgery.blocks is {config.blocks}; expected 1 to {encoder.depth}, the blocks of {encoder.spec}."
+            )
+        self.text = text or CategoryText(encoder, "clip_ad", noun=config.noun, ensemble=config.text_ensemble)
+        self.empty = empty
+        if config.similarity == "empty_text" and empty is None:
+            self.empty = prompts.template_feature(encoder.text, prompts.get("clip_surgery").templates, "")
+        self.align_corners, self.sigma = config.align_corners, config.sigma
+        self.request = self._request()
+
+    @property
+    def scope(self) -> Scope:
+        """The category where image scores are min-max normalised over it, else the image."""
+        return "category" if self.config.image_score == "minmax_sum" else "image"
+
+    def predict(self, batch: Batch) -> Prediction:
+        """Score images of one category: scores [B], maps [B, g, g] on the patch grid."""
+        text = self.text(batch.category)
+        parts = [self.evidence(part.features(self.encoder, self.request), text) for part in batch.split()]
+        found = Evidence(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        return Prediction(fuse(found.abnormal, found.peak, self.config.image_score), found.maps)
+
+    def evidence(self, features: Features, text: Tensor) -> Evidence:
+        """Return what scores are made of; text: unit rows [2, J]."""
+        maps = self.maps(unit(self.joint_tokens(features)), text)
+        peak = finish(maps, self, self.encoder.size).amax(dim=(1, 2))
+        abnormal = abnormal_logit(unit(features.embedding), text, self.config.logit_scale).sigmoid()
+        return Evidence(abnormal, peak, maps)
+
+    def joint_tokens(self, features: Features) -> Tensor:
+        """Return CLIP's class token and the patches of the chosen path in the joint space: [B, 1 + L, J] (§4)."""
+        prefixes, layers = self.encoder.prefixes, sorted(self.request.vv)
+        if self.config.path == "original":
+            patches = features.tokens(self.encoder.depth)
+        else:
+            patches = sum(features.vv(layer)[:, prefixes:] for layer in layers)
+            if self.config.start == "residual":
+                patches = patches + features.tokens(layers[0] - 1)
+        return torch.cat([features.embedding[:, None], self.encoder.project(patches)], dim=1)
+
+    def maps(self, tokens: Tensor, text: Tensor) -> Tensor:
+        """Return the abnormal label's similarity with the patches of unit tokens [B, 1 + L, J]: [B, g, g] (§5)."""
+        if self.config.similarity == "labels":
+            similarity = label_surgery(tokens, text, self.config.temperature)[..., 1]
+        elif self.config.similarity == "empty_text":
+            similarity = tokens @ (text[1] - self.empty)
+        else:
+            similarity = tokens @ (text[1] - text[0])
+        grid = similarity[:, 1:].unflatten(1, (self.encoder.grid, self.encoder.grid))
+        return scale_maps(grid) if self.config.minmax_maps else grid
+
+    def _request(self) -> FeatureRequest:
+        depth, first = self.encoder.depth, self.encoder.depth - self.config.blocks + 1
+        if self.config.path == "original":
+            return FeatureRequest(tokens={depth}, cls=True)
+        before = {first - 1} if self.config.start == "residual" else ()
+        return FeatureRequest(tokens=before, vv=range(first, depth + 1), cls=True)
+
+
+def label_surgery(tokens: Tensor, text: Tensor, temperature: float) -> Tensor:
+    """Return similarities without what all labels have in common: tokens [B, T, J], text [K, J] -> [B, T, K] (§5).
+
+    Both of length 1, class token first. Each label is weighted by its probability for the class token relative to the
+    mean label; then the mean over labels, the redundant feature, is subtracted.
+    """
+    cosines = tokens @ text.T
+    probabilities = (temperature * cosines[:, 0]).softmax(dim=-1)
+    weighted = cosines * (probabilities / probabilities.mean(dim=-1, keepdim=True))[:, None]
+    return weighted - weighted.mean(dim=-1, keepdim=True)
+
+
+def scale_maps(maps: Tensor) -> Tensor:
+    """Scale each map of [..., h, w] to 0..1; a constant map becomes 0."""
+    lowest, highest = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
+    return (maps - lowest) / (highest - lowest).clamp_min(torch.finfo(maps.dtype).tiny)
+
+
+def fuse(abnormal: Tensor, peak: Tensor, rule: str) -> Tensor:
+    """Return image scores [N] of class token probabilities [N] and map maxima [N], as CLIP-AD does.
+
+    rule: "minmax_sum" scales both to 0..1 over the N images first; "sum" does not; "class_token" drops the maxima.
+    """
+    if rule == "class_token":
+        return abnormal
+    terms = [abnormal, peak]
+    if rule == "minmax_sum":
+        terms = [scale_maps(term[None]).squeeze(0) for term in terms]
+    return terms[0] + terms[1]

@@ -1,0 +1,200 @@
+"""MuSc: a patch is anomalous when the other unlabelled test images of its category have nothing like it.
+
+Paper: Li et al., "MuSc: Zero-Shot Industrial Anomaly Classification and Segmentation with Mutual Scoring of the
+Unlabeled Images", ICLR 2024, arXiv 2401.16753; code read: xrli-U/MuSc@b76b93d (specs/methods/musc.md). The preset
+`pair` is the "MuSc-2" of the FiSeCLIP paper (§14).
+Not reproduced: label-aware sub-sets (`divide_num`), fp16 autocast of the encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from zsadbench.encoders.base import Encoder
+from zsadbench.encoders.features import FeatureRequest
+from zsadbench.errors import OptionError, UsageError
+from zsadbench.methods import Batch, EncoderConfig, Method, MethodCard, Prediction, Scope, register
+from zsadbench.postprocess import resize_maps
+from zsadbench.similarity import unit
+
+BLOCK_ELEMENTS = 2**23  # patch similarities held at once: 32 MiB of float32
+
+
+@dataclass(frozen=True)
+class MuscConfig(EncoderConfig):
+    """Options; sources are sections of specs/methods/musc.md."""
+
+    encoder: str = "open_clip:ViT-L-14-336/openai"  # §2
+    size: int | None = 518  # §2
+    activation: Literal["gelu", "quickgelu"] | None = "gelu"  # as published at 518 (§2, specs/common.md §4)
+    pos_embed: Literal["bicubic_antialias", "bicubic", "bilinear"] = "bicubic"  # without antialias (§2)
+    layers: tuple[int, ...] | None = None  # None: four at equal depth, 6,12,18,24 of 24 blocks (§4)
+    neighbourhoods: tuple[int, ...] = (1, 3, 5)  # sides r of the patch neighbourhoods that are averaged (§4)
+    topmin_min: float = 0.0  # of the closest images, those left out; below 1: a fraction of N - 1, else a count (§5)
+    topmin_max: float = 0.3  # the closest images that score a patch; below 1: a fraction of N - 1, else a count (§5)
+    rscin: bool = True  # smooth image scores over similar images (§6)
+    rscin_windows: tuple[int, ...] = (1, 2, 3)  # numbers of similar images; the authors chose others for VisA (§6)
+    group: int | None = None  # images that score each other; None: all of the category, 2: MuSc-2 (§14)
+    align_corners: bool = True  # §5
+    sigma: float = 0.0  # §7
+
+
+@register
+class Musc(Method):
+    """Walk the images of a category once a layer, and score each patch by its nearest patches in the other images."""
+
+    card = MethodCard(
+        title="MuSc",
+        reference="Li et al., ICLR 2024, arXiv 2401.16753",
+        scope="category",
+        code="xrli-U/MuSc@b76b93d",
+        notes="Transductive: scores depend on all test images. RsCIN windows were chosen per dataset.",
+    )
+    presets = {
+        "mvtec": MuscConfig(),
+        "visa": MuscConfig(rscin_windows=(1, 8, 9)),
+        "no_rscin": MuscConfig(rscin=False),
+        "pair": MuscConfig(rscin=False, topmin_max=1, group=2),
+    }
+
+    def __init__(self, config: MuscConfig, encoder: Encoder) -> None:
+        """Choose the layers. Raises OptionError."""
+        super().__init__(config, encoder)
+        if any(r < 1 or r % 2 == 0 for r in config.neighbourhoods):
+            raise OptionError(f"musc.neighbourhoods is {config.neighbourhoods}; expected odd sides, such as 1,3,5.")
+        self.layers = config.layers or encoder.stages(4)
+        self.request = FeatureRequest(tokens=frozenset(self.layers), cls=True)
+        self.align_corners, self.sigma, self.batch_images = config.align_corners, config.sigma, config.group
+
+    @property
+    def scope(self) -> Scope:
+        """The category, or the batch when images score each other in groups."""
+        return "category" if self.config.group is None else "batch"
+
+    def predict(self, batch: Batch) -> Prediction:
+        """Score N images that are compared with each other: scores [N], maps [N, g, g]. Raises UsageError for N = 1."""
+        if len(batch) < 2:
+            raise UsageError(
+                f"{self.name or 'musc'} compares the images of a category with each other; got {len(batch)} of "
+                f"{batch.category.name!r}, expected at least 2. Raise --limit or choose another method."
+            )
+        # The whole request comes first, so that every image is encoded once, whatever is asked for below.
+        embeddings = torch.cat([part.features(self.encoder, self.request).embedding for part in batch.split()])
+        grid = self.encoder.grid
+        maps = self.patch_scores(batch).float().unflatten(1, (grid, grid))
+        # Peaks between patches count: the published score is the maximum at the input size (§6).
+        full_size = (resize_maps(part, self.encoder.size, self.align_corners) for part in maps.split(16))
+        scores = torch.cat([part.amax(dim=(1, 2)) for part in full_size])
+        if self.config.rscin:
+            scores = rescore(scores, unit(embeddings), self.config.rscin_windows)
+        return Prediction(scores, maps)
+
+    def patch_scores(self, batch: Batch) -> Tensor:
+        """Return the mutual scores of N images, a mean over layers and neighbourhoods: [N, L] float64.
+
+        Holds the tokens of one layer of all images [N, L, D], their aggregation, and similarities [N, L, N].
+        """
+        first, last = neighbours(len(batch), self.config.topmin_min, self.config.topmin_max)
+        total = torch.zeros(len(batch), self.encoder.grid**2, dtype=torch.float64, device=self.encoder.device)
+        for layer in self.layers:
+            tokens = self.layer_tokens(batch, layer)
+            for side in self.config.neighbourhoods:
+                total += mutual_scores(nearest_similarities(aggregate(tokens, side)), first, last)
+        return total / (len(self.layers) * len(self.config.neighbourhoods))
+
+    def layer_tokens(self, batch: Batch, layer: int) -> Tensor:
+        """Collect the tokens of one layer, each image normalised as a whole, without affine: [N, L, D] (§4)."""
+        tokens = None
+        start = 0
+        for part in batch.split():
+            rows = part.features(self.encoder, FeatureRequest(tokens=frozenset([layer]))).tokens(layer)
+            if tokens is None:
+                tokens = rows.new_empty(len(batch), *rows.shape[1:])
+            tokens[start : start + len(rows)] = functional.layer_norm(rows, rows.shape[1:], eps=1e-5)
+            start += len(rows)
+        return tokens
+
+
+def aggregate(tokens: Tensor, side: int) -> Tensor:
+    """Average each token with its side x side neighbours on the square grid (zeros outside), then scale it to length 1.
+
+    tokens: [N, L, D] -> [N, L, D] (LNAMD, specs/methods/musc.md §4). The divisor is side ** 2 at the border too; the
+    scaling makes it irrelevant.
+    """
+    result = torch.empty_like(tokens)
+    grid = round(tokens.shape[1] ** 0.5)
+    for rows, out in zip(tokens.split(8), result.split(8), strict=True):
+        if side > 1:
+            image = rows.unflatten(1, (grid, grid)).permute(0, 3, 1, 2)  # [B, D, g, g], channels last: no copy
+            pooled = functional.avg_pool2d(image, side, stride=1, padding=side // 2)
+            rows = pooled.permute(0, 2, 3, 1).flatten(1, 2)
+        out.copy_(unit(rows))
+    return result
+
+
+def nearest_similarities(tokens: Tensor) -> Tensor:
+    """Return the largest cosine of each patch with the patches of each image: unit tokens [N, L, D] -> [N, L, N].
+
+    One product of two blocks of images serves both directions, so the work is N * (N + 1) / 2 image pairs, and memory
+    is bounded by one block of products beside the result.
+    """
+    count, patches, _ = tokens.shape
+    size = max(1, int(BLOCK_ELEMENTS**0.5 / patches))
+    nearest = tokens.new_empty(count, patches, count)
+    for i in range(0, count, size):
+        for j in range(i, count, size):
+            block = torch.einsum("ipd,jqd->ipjq", tokens[i : i + size], tokens[j : j + size])
+            nearest[i : i + size, :, j : j + size] = block.amax(dim=3)
+            nearest[j : j + size, :, i : i + size] = block.amax(dim=1).permute(1, 2, 0)
+    return nearest
+
+
+def mutual_scores(nearest: Tensor, first: int, last: int) -> Tensor:
+    """Return the mean distance of each patch to its first..last closest other images: nearest [N, L, N] -> [N, L].
+
+    Unit vectors with cosine c are sqrt(2 - 2 c) apart (MSM, specs/methods/musc.md §5).
+    """
+    scores = nearest.new_empty(nearest.shape[:2])
+    for i, similarity in enumerate(nearest):  # [L, N]
+        others = torch.cat([similarity[:, :i], similarity[:, i + 1 :]], dim=1)
+        closest = others.topk(last, dim=1).values[:, first:]
+        scores[i] = (2 - 2 * closest).clamp_min(0).sqrt().mean(dim=1)
+    return scores
+
+
+def neighbours(count: int, topmin_min: float, topmin_max: float) -> tuple[int, int]:
+    """Return (first, last): closest images first..last of the N - 1 others score a patch. Raises OptionError.
+
+    Values below 1 are fractions of N - 1, truncated; others are counts. At least one image scores (§5: N <= 4).
+    """
+    others = count - 1
+    first, last = (int(value * others) if value < 1 else int(value) for value in (topmin_min, topmin_max))
+    last = min(max(1, last), others)
+    if not 0 <= first < last:
+        raise OptionError(
+            f"musc.topmin_min={topmin_min} and musc.topmin_max={topmin_max} leave no image of {others} others to score "
+            "a patch; expected 0 <= topmin_min < topmin_max."
+        )
+    return first, last
+
+
+def rescore(scores: Tensor, embeddings: Tensor, windows: Sequence[int]) -> Tensor:
+    """Average each image's min-max normalised score with those of its k most similar images, itself included.
+
+    scores: [N], embeddings: unit [N, J] -> [N] float32, a mean over the k in `windows`, weighted by cosine (RsCIN,
+    specs/methods/musc.md §6). k larger than N counts as N; equal scores give 0.
+    """
+    scores, embeddings = scores.double(), embeddings.double()
+    span = scores.max() - scores.min()
+    scores = (scores - scores.min()) / span.clamp_min(torch.finfo(torch.float64).tiny)
+    rescored = torch.zeros_like(scores)
+    for k in windows:
+        weights, images = (embeddings @ embeddings.T).topk(min(k, len(scores)), dim=1)
+        rescored += (weights * scores[images]).sum(dim=1) / weights.sum(dim=1)
+    return (rescored / len(windows)).float()

@@ -1,0 +1,70 @@
+"""Shared fixtures: a small data root, and plugins that misbehave on purpose."""
+
+from pathlib import Path
+
+import pytest
+from toy_tree import write_tree
+
+from zsadbench import datasets, methods, plugins
+
+
+@pytest.fixture(scope="session")
+def mvtec_tree(tmp_path_factory) -> Path:
+    """A data root that holds mvtec/ with two categories of 13 test images; treat it as read-only."""
+    root = tmp_path_factory.mktemp("data")
+    write_tree(root / "mvtec")
+    return root
+
+
+BAD_METHODS = {
+    "bad_nan": "torch.tensor([float('nan') if 'crack' in str(p) else 0.0 for p in batch.paths]), torch.zeros(n, 4, 4)",
+    "bad_shape": "torch.zeros(n), torch.zeros(n, 4)",
+    "bad_dtype": "torch.zeros(n), torch.zeros(n, 4, 4, dtype=torch.float64)",
+    "bad_crash": "torch.zeros(n) + [][1], torch.zeros(n, 4, 4)",
+    "good_mean": "batch.images.mean((1, 2, 3)), batch.images.mean(1)",
+    "good_pair": "(batch.images.mean((1, 2, 3)) - batch.images.mean()).abs(), batch.images.mean(1)",
+}
+TEMPLATE = '''
+from dataclasses import dataclass
+import torch
+from zsadbench.methods import Method, MethodCard, Prediction, register
+from zsadbench.preprocess import Preprocess
+
+@dataclass(frozen=True)
+class Config:
+    level: float = 0.5
+
+@register
+class Toy(Method):
+    card = MethodCard(title="{name}", reference="none", scope="{scope}")
+    presets = {{"default": Config()}}
+    preprocess = Preprocess(size=32)
+    batch_images = {batch_images}
+
+    def predict(self, batch):
+        n = len(batch)
+        return Prediction({expression})
+'''
+
+
+@pytest.fixture(scope="session")
+def toy_plugins(tmp_path_factory) -> Path:
+    """A --plugins folder with methods that break each rule of the contract, and two that are fine; it is already added."""
+    root = tmp_path_factory.mktemp("plugins")
+    (root / "methods").mkdir()
+    for name, expression in BAD_METHODS.items():
+        pair = name == "good_pair"
+        source = TEMPLATE.format(
+            name=name, expression=expression, scope="batch" if pair else "image", batch_images=2 if pair else None
+        )
+        (root / "methods" / f"{name}.py").write_text(source)
+    return root
+
+
+@pytest.fixture
+def toys(toy_plugins, monkeypatch) -> Path:
+    """Make the toy methods available for one test, in this process."""
+    for kind in (methods, datasets):
+        monkeypatch.setattr(kind, "__path__", list(kind.__path__))
+    plugins.add_folder(toy_plugins)
+    return toy_plugins

@@ -1,0 +1,273 @@
+"""Weight files that are missing, damaged, dangerous or of another model, and those that ship."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import random
+import time
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from zsadbench import encoders
+from zsadbench.encoders import demo, tiny
+from zsadbench.encoders import weights as weight_files
+from zsadbench.errors import UnknownName, UsageError, WeightsError
+
+SPEC = "open_clip:ViT-B-32/openai"
+TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b.c": torch.ones(4, dtype=torch.float16)}
+
+
+def same(found):
+    return found.keys() == TENSORS.keys() and all(torch.equal(found[name], TENSORS[name]) for name in TENSORS)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda tensors: tensors,
+        lambda tensors: {"epoch": 3, "state_dict": tensors, "optimizer": {"lr": 0.1}},
+        lambda tensors: {"model": tensors, "epoch": 3},
+        lambda tensors: {"state_dict": {f"module.{name}": tensor for name, tensor in tensors.items()}},
+    ],
+    ids=["plain", "state_dict", "model", "module"],
+)
+def test_pytorch_checkpoints_are_unwrapped(suffix, wrap, tmp_path):
+    path = tmp_path / f"weights{suffix}"
+    torch.save(wrap(TENSORS), path)
+    assert same(weight_files.read(path))
+
+
+def test_safetensors_are_read_and_digested(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file(TENSORS, path)
+    assert same(weight_files.read(path))
+    assert weight_files.sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert encoders.identify(SPEC, {SPEC: path}) == weight_files.sha256(path)
+
+
+class Malicious:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return open, (str(self.target), "w")
+
+
+@pytest.mark.parametrize("writer", ["torch", "pickle"])
+def test_a_pickle_that_runs_code_is_refused_and_runs_nothing(writer, tmp_path):
+    path, target = tmp_path / "weights.pt", tmp_path / "executed"
+    content = {"state_dict": {"a": torch.ones(2), "b": Malicious(target)}}
+    if writer == "torch":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(WeightsError, match="nothing was run"):
+        encoders.load(SPEC, weights={SPEC: path})
+    assert not target.exists()
+    torch.load(path, weights_only=False) if writer == "torch" else pickle.loads(path.read_bytes())
+    assert target.exists()  # the file is dangerous indeed
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("kept", [0, 7, 200])
+def test_a_truncated_file_is_refused(suffix, kept, tmp_path):
+    path = tmp_path / f"weights{suffix}"
+    save_file(TENSORS, path) if suffix == ".safetensors" else torch.save(TENSORS, path)
+    path.write_bytes(path.read_bytes()[: min(kept, path.stat().st_size - 5)])
+    with pytest.raises(WeightsError, match=r"weights\.(safetensors|pt) is no"):
+        weight_files.read(path)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch.jit is old, and so are files made with it
+def test_a_torchscript_archive_is_refused_as_such(tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), path)
+    with pytest.raises(WeightsError, match="TorchScript"):
+        weight_files.read(path)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("new_format", [True, False])
+def test_damaged_bytes_never_raise_anything_but_a_weights_error(new_format, tmp_path):
+    path, rng = tmp_path / "weights.pt", random.Random(0)
+    torch.save(TENSORS, path, _use_new_zipfile_serialization=new_format)
+    whole, refused = path.read_bytes(), 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for _ in range(3):
+            damaged[rng.randrange(len(whole))] = rng.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            weight_files.read(path)
+        except WeightsError:
+            refused += 1
+    assert refused > 50
+
+
+@pytest.mark.parametrize("content", [[torch.ones(2)], {}, {"state_dict": {}}, {"a": torch.ones(1), "note": "hello"}])
+def test_a_checkpoint_that_is_no_mapping_of_tensors_is_refused(content, tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save(content, path)
+    with pytest.raises(WeightsError):
+        weight_files.read(path)
+
+
+def test_a_local_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(WeightsError, match=r"absent\.pt"):
+        encoders.load(SPEC, weights={SPEC: tmp_path / "absent.pt"})
+
+
+@pytest.mark.parametrize(
+    ("spec", "function", "file"),
+    [
+        (
+            SPEC,
+            "open_clip.download_pretrained",
+            "vit_base_patch32_clip_224.openai/open_clip",
+        ),
+        ("timm:vit_small_patch16_dinov3.lvd1689m", "zsadbench.encoders.timm.download_from_hf", "lvd1689m/model.safe"),
+    ],
+)
+@pytest.mark.parametrize("call", [encoders.load, encoders.identify])
+def test_without_network_one_error_says_which_file_to_get_and_how_to_pass_it(spec, function, file, call, monkeypatch):
+    def offline(*args):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(function, offline)
+    with pytest.raises(WeightsError) as caught:
+        call(spec)
+    for part in (file, f"--weights {spec}=PATH", "ZSADBENCH_WEIGHTS", "no route to host"):
+        assert part in str(caught.value)
+
+
+def test_a_downloaded_file_is_used_and_kept_in_the_identity(tmp_path, monkeypatch):
+    path = tmp_path / "open_clip_model.safetensors"
+    save_file({"visual.proj": torch.ones(2, 2)}, path)
+    asked = []
+    monkeypatch.setattr("open_clip.download_pretrained", lambda config: asked.append(config) or str(path))
+    assert encoders.identify(SPEC) == weight_files.sha256(path)
+    with pytest.raises(WeightsError, match=r"visual\.class_embedding"):
+        encoders.load(SPEC)
+    assert asked[0]["hf_hub"] == "timm/vit_base_patch32_clip_224.openai/"
+
+
+@pytest.mark.parametrize(
+    ("spec", "hint"),
+    [
+        ("nonsense", "tiny"),
+        ("open_clip:ViT-L-14-336", "open_clip:NAME/TAG"),
+        ("timm:", "timm:NAME"),
+        ("open_clip:ViT-L-14-335/openai", "ViT-L-14-336"),
+        ("open_clip:ViT-L-14-336/opena", "openai"),
+        ("timm:vit_small_patch14_dinov2.lvd142", "lvd142m"),
+        ("timm:vit_small_patch14_dinov", "vit_small_patch14_dinov2"),
+    ],
+)
+@pytest.mark.parametrize("call", [encoders.load, encoders.identify])
+def test_an_unknown_name_offers_known_ones(spec, hint, call):
+    with pytest.raises(UnknownName, match=hint):
+        call(spec)
+
+
+def test_a_resnet_of_open_clip_is_refused_before_any_download():
+    with pytest.raises(UsageError, match="ResNet"):
+        encoders.load("open_clip:RN50/openai")
+
+
+@pytest.mark.parametrize(
+    ("spec", "activation"),
+    [
+        ("open_clip:ViT-B-32/openai", "quickgelu"),
+        ("open_clip:ViT-B-32/laion400m_e32", "quickgelu"),
+        ("open_clip:ViT-B-32/laion2b_s34b_b79k", "gelu"),
+        ("open_clip:ViT-B-32-quickgelu/laion400m_e32", "quickgelu"),
+        ("open_clip:ViT-B-32-quickgelu/mine", "quickgelu"),
+        ("open_clip:ViT-B-32/mine", "gelu"),
+    ],
+)
+def test_the_default_activation_is_the_one_the_weights_were_trained_with(spec, activation, tmp_path, monkeypatch):
+    path = tmp_path / "weights.pt"
+    torch.save({"visual.proj": torch.ones(1)}, path)
+    built = []
+    monkeypatch.setattr("zsadbench.encoders.open_clip.build", lambda config, tensors, **rest: built.append(config))
+    encoders.load(spec, weights={spec: path})
+    assert ("quickgelu" if built[0]["quick_gelu"] else "gelu") == activation
+
+
+def test_tiny_is_the_same_on_every_load_and_quick():
+    first = encoders.load("tiny")
+    start = time.perf_counter()
+    second = encoders.load("tiny")
+    assert time.perf_counter() - start < 1.5  # 0.1 s on a free core
+    assert first.key == second.key and first.sha256 == encoders.identify("tiny") == tiny.sha256()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    request = encoders.features.FeatureRequest(tokens={3, 12}, cls=True)
+    with torch.inference_mode():
+        for name, tensor in first.encode(images, request).tensors.items():
+            assert torch.equal(tensor, second.encode(images, request).tensors[name])
+        rows = torch.nn.functional.normalize(first.text.encode(["a good coin", "a damaged coin"]), dim=-1)
+    assert rows.shape == (2, 32) and (rows[0] @ rows[1]) < 0.999
+
+
+def test_tiny_tokens_of_different_images_and_places_differ():
+    encoder = encoders.load("tiny")
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        tokens = encoder.encode(images, encoders.features.FeatureRequest(tokens={12})).tokens(12)
+    unit = torch.nn.functional.normalize(tokens.flatten(0, 1), dim=-1)
+    similarity = unit @ unit.T
+    assert similarity.fill_diagonal_(0).max() < 0.99
+
+
+@pytest.fixture
+def compact_demo(tmp_path, monkeypatch):
+    """Make the demo encoder of the tiny one's tensors, in the compact format; return the kept token ids."""
+    tensors, ids = tiny.tensors(), torch.tensor([0, 5, 320, 49406, 49407], dtype=torch.int32)
+    tensors["token_embedding.weight"] = tensors["token_embedding.weight"][ids.long()]
+    save_file(
+        {name: tensor.half() for name, tensor in tensors.items()} | {"token_ids": ids}, tmp_path / "demo.safetensors"
+    )
+    card = tiny.CONFIG | {"size": 64, "mean": [0.1, 0.2, 0.3], "std": [1, 2, 3]}
+    card["sha256"] = hashlib.sha256((tmp_path / "demo.safetensors").read_bytes()).hexdigest()
+    (tmp_path / "demo.json").write_text(json.dumps(card))
+    monkeypatch.setattr(demo, "WEIGHTS", tmp_path / "demo.safetensors")
+    monkeypatch.setattr(demo, "CARD", tmp_path / "demo.json")
+    return ids
+
+
+def test_the_demo_encoder_expands_its_token_table(compact_demo):
+    encoder = encoders.load("demo", size=48)
+    table = encoder.text._clip.token_embedding.weight
+    full = tiny.tensors()["token_embedding.weight"].half().float()
+    kept = compact_demo.long()
+    assert table.shape == full.shape and torch.equal(table[kept], full[kept])
+    assert table.abs().sum(dim=1).nonzero().flatten().tolist() == kept.tolist()
+    assert encoder.preprocess.mean == (0.1, 0.2, 0.3) and encoder.size == 48
+    assert encoder.sha256 == encoders.identify("demo")
+
+
+def test_demo_weights_that_were_changed_are_refused(compact_demo):
+    content = bytearray(demo.WEIGHTS.read_bytes())
+    content[-1] ^= 1
+    demo.WEIGHTS.write_bytes(content)
+    with pytest.raises(WeightsError, match="SHA-256"):
+        encoders.load("demo")
+
+
+@pytest.mark.skipif(not demo.WEIGHTS.is_file(), reason="the demo weights have not been added to the package yet")
+def test_the_demo_encoder_that_ships_loads_with_both_towers():
+    encoder = encoders.load("demo")
+    assert encoder.sha256 == encoders.identify("demo") and encoder.text is not None and encoder.depth >= 12
+
+
+@pytest.mark.parametrize("spec", ["demo", "tiny"])
+def test_an_encoder_that_ships_takes_no_weight_file(spec, tmp_path):
+    with pytest.raises(UsageError, match="takes no weight file"):
+        encoders.load(spec, weights={spec: tmp_path})

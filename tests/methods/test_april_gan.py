@@ -1,0 +1,137 @@
+"""APRIL-GAN: stage maps, checkpoints and their errors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from zsadbench import encoders, methods
+from zsadbench.datasets import Category
+from zsadbench.errors import NeedsCheckpoint, WeightsError
+from zsadbench.loading import from_tensor
+from zsadbench.methods import TrainableMethod
+from zsadbench.testing import check_method, toy_images
+
+CATEGORY = Category("metal_nut", "metal nut", "toy")
+
+
+@pytest.fixture(scope="module")
+def encoder() -> encoders.base.Encoder:
+    return encoders.load("tiny")
+
+
+def checkpoint(encoder: encoders.base.Encoder, stages: int = 4) -> dict[str, Tensor]:
+    """Return random layers under the official names."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"weight": (encoder.joint_width, encoder.width), "bias": (encoder.joint_width,)}
+    return {
+        f"fc.{i}.{kind}": torch.randn(shape, generator=generator)
+        for i in range(stages)
+        for kind, shape in shapes.items()
+    }
+
+
+def make(encoder: encoders.base.Encoder, **changes: object) -> TrainableMethod:
+    return methods.create("april_gan", encoder=encoder, **changes)
+
+
+@pytest.mark.parametrize("name", ["april_gan", "april_gan.visa", "april_gan.mvtec"])
+def test_april_gan_keeps_the_contract(name: str) -> None:
+    check_method(name)
+
+
+def test_prediction_equals_the_formulas_of_the_page(encoder: encoders.base.Encoder) -> None:
+    method = make(encoder)
+    tensors = checkpoint(encoder)
+    method.load_checkpoint(tensors, "test")
+    batch = from_tensor(toy_images(2, encoder.size), CATEGORY)
+    scores, maps = method.predict(batch)
+    text = method.text(CATEGORY)
+    features = batch.features(encoder, method.request)
+    embedding = features.embedding / features.embedding.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(scores, (100 * embedding @ text.T).softmax(dim=1)[:, 1], rtol=1e-4, atol=1e-5)
+    expected = torch.zeros(2, 64, 64)
+    for i, layer in enumerate((3, 6, 9, 12)):
+        mapped = features.tokens(layer) @ tensors[f"fc.{i}.weight"].T + tensors[f"fc.{i}.bias"]
+        logits = 100 * (mapped / mapped.norm(dim=2, keepdim=True)) @ text.T  # [B, L, 2]
+        grid = logits.transpose(1, 2).reshape(2, 2, 8, 8)
+        upsampled = torch.nn.functional.interpolate(grid, size=64, mode="bilinear", align_corners=True)
+        expected += upsampled.softmax(dim=1)[:, 1]
+    torch.testing.assert_close(maps, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_maps_have_the_input_size_and_lie_between_zero_and_the_number_of_stages(
+    encoder: encoders.base.Encoder,
+) -> None:
+    method = make(encoder, layers=(6, 12))
+    method.initialise(seed=0)
+    with torch.inference_mode():
+        scores, maps = method.predict(from_tensor(toy_images(3, encoder.size), CATEGORY))
+    assert maps.shape == (3, encoder.size, encoder.size)
+    assert 0 <= float(maps.min()) <= float(maps.max()) <= 2
+    assert 0 <= float(scores.min()) <= float(scores.max()) <= 1
+
+
+def test_predicting_without_weights_asks_for_a_checkpoint(encoder: encoders.base.Encoder) -> None:
+    with pytest.raises(NeedsCheckpoint, match=r"april_gan.mvtec needs trained .* --checkpoint april_gan.mvtec=PATH"):
+        methods.create("april_gan.mvtec", encoder=encoder).predict(from_tensor(toy_images(1, 64), CATEGORY))
+
+
+def test_official_and_flat_key_names_load_the_same_weights(encoder: encoders.base.Encoder) -> None:
+    tensors = checkpoint(encoder)
+    batch = from_tensor(toy_images(1, encoder.size), CATEGORY)
+    maps = []
+    for prefix in ("", "trainable_linearlayer."):
+        method = make(encoder)
+        method.load_checkpoint({prefix + key: tensor for key, tensor in tensors.items()}, "test")
+        maps.append(method.predict(batch).maps)
+    assert torch.equal(maps[0], maps[1])
+
+
+def test_weights_of_another_shape_are_refused_with_both_shapes(encoder: encoders.base.Encoder) -> None:
+    tensors = checkpoint(encoder) | {"fc.2.weight": torch.zeros(768, 1024)}
+    with pytest.raises(WeightsError, match=r"official.pth, key 'fc.2.weight': got \[768, 1024\], expected \[32, 64\]"):
+        make(encoder).load_checkpoint(tensors, "official.pth")
+
+
+@pytest.mark.parametrize(("stages", "message"), [(3, "key 'fc.3.bias': got no"), (5, "key 'fc.4.bias': got .32.")])
+def test_weights_for_another_number_of_stages_are_refused(
+    encoder: encoders.base.Encoder, stages: int, message: str
+) -> None:
+    with pytest.raises(WeightsError, match=message):
+        make(encoder).load_checkpoint(checkpoint(encoder, stages), "test")
+
+
+def test_refused_weights_leave_the_earlier_ones(encoder: encoders.base.Encoder) -> None:
+    method = make(encoder)
+    method.load_checkpoint(checkpoint(encoder), "good")
+    batch = from_tensor(toy_images(1, encoder.size), CATEGORY)
+    before = method.predict(batch).maps
+    with pytest.raises(WeightsError):
+        method.load_checkpoint(checkpoint(encoder, 3), "bad")
+    assert torch.equal(method.predict(batch).maps, before)
+
+
+def test_initial_weights_depend_on_the_seed_alone(encoder: encoders.base.Encoder) -> None:
+    batch = from_tensor(toy_images(1, encoder.size), CATEGORY)
+    maps = []
+    state = torch.get_rng_state()
+    for seed in (0, 0, 1):
+        method = make(encoder)
+        method.initialise(seed)
+        maps.append(method.predict(batch).maps)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(maps[0], maps[1])
+    assert not torch.equal(maps[0], maps[2])
+
+
+def test_stage_maps_are_differentiable_in_the_layers(encoder: encoders.base.Encoder) -> None:
+    method = make(encoder)
+    method.initialise(seed=0)
+    batch = from_tensor(toy_images(1, encoder.size), CATEGORY)
+    with torch.no_grad():
+        tokens = batch.features(encoder, method.request).tokens(3)
+    method.stage_map(tokens, 0, method.text(CATEGORY)).sum().backward()
+    assert method.linear.fc[0].weight.grad.abs().sum() > 0
+    assert method.linear.fc[1].weight.grad is None

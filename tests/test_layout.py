@@ -1,0 +1,102 @@
+"""The traps of specs/layout.md: root methods/ and datasets/ are importable only as zsadbench.methods, zsadbench.datasets."""
+
+import importlib
+import re
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("folder", ["methods", "datasets", "tests", "tests/datasets", "tests/methods"])
+def test_no_init_file_shadows_another_package(folder):
+    assert not (ROOT / folder / "__init__.py").exists()
+
+
+def test_test_files_have_unique_basenames():
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names))
+
+
+def test_plugins_are_ordinary_modules_that_can_be_pickled_by_name():
+    module = importlib.import_module("zsadbench.methods.constant")
+    assert Path(module.__file__) == ROOT / "methods" / "constant.py"
+    assert module.Constant.__module__ == "zsadbench.methods.constant"
+
+
+def test_every_package_of_the_wheel_exists_and_none_is_forgotten():
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    mapped = setup["package-dir"]
+    for package in setup["packages"]:
+        assert (ROOT / mapped.get(package, package.replace(".", "/"))).is_dir(), package
+    inside = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in (ROOT / "zsadbench").rglob("*.py")
+    }
+    assert inside <= set(setup["packages"])
+
+
+@pytest.mark.parametrize("arguments", [["list", "methods"], ["list", "datasets", "--json"], ["list", "encoders"], ["--help"]])
+def test_listing_imports_no_torch_and_is_quick_next_to_importing_it(arguments):
+    code = (
+        f"import sys; sys.argv = ['zsadbench', *{arguments!r}]\n"
+        "from zsadbench.cli import main\n"
+        "try: main()\nexcept SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'torch', 'pandas', 'sklearn', 'open_clip', 'timm', 'cv2'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_table_imports_no_torch():
+    code = "import sys, zsadbench.tables, zsadbench.results; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_the_harness_names_no_plugin():
+    """No module of zsadbench/ mentions a method or dataset by name in its code, with two argued exceptions."""
+    allowed = {
+        "cli.py": {"demo"},  # the demo set brings its own encoder
+        "wording.py": {"demo"},  # demo numbers are labelled as such
+    }
+    names = {path.stem for folder in ("methods", "datasets") for path in (ROOT / folder).glob("*.py")}
+    for path in (ROOT / "zsadbench").glob("*.py"):
+        strings = set(re.findall(r"""["']([a-z_0-9]+)["']""", path.read_text()))
+        named = (strings & names) - allowed.get(path.name, set()) - {"constant", "folder"}
+        assert not named, f"{path.name} names {named}"
+
+
+def test_plugins_import_no_plugins():
+    for folder in ("methods", "datasets"):
+        for path in (ROOT / folder).glob("*.py"):
+            imports = re.findall(r"(?:from|import) (zsadbench\.(?:methods|datasets)\.\w+)", path.read_text())
+            assert not imports, f"{path} imports {imports}"
+
+
+def test_files_stay_small_enough_to_read_in_one_go():
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for folder in ("zsadbench", "methods", "datasets", "tests", "scripts", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+        if (lines := path.read_text().count("\n")) > 350
+    }
+    assert not long
+
+
+def test_help_answers_within_a_small_multiple_of_a_bare_interpreter():
+    """A ratio in one run, so that a slow machine does not matter: importing torch alone would be far beyond it."""
+
+    def seconds(*command):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True)
+        return time.perf_counter() - start
+
+    bare = min(seconds("-c", "import typer, rich") for _ in range(3))
+    ours = min(seconds("-c", "from zsadbench.cli import main; import sys; sys.argv = ['z', '--help']; main()") for _ in range(3))
+    assert ours < 8 * bare

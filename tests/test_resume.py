@@ -1,0 +1,86 @@
+"""A run that is killed at random moments and started again ends in the same bytes as one that was left alone."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from toy_tree import write_tree
+
+from zsadbench import plugins
+
+MVTec = plugins.load("zsadbench.datasets", "mvtec").MVTec
+
+COMMAND = [sys.executable, "-m", "zsadbench", "run", "--methods", "good_mean,good_pair,constant", "--quiet", "--batch-size", "2"]
+
+
+def start(root: Path, out: Path, plugins: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [*COMMAND, "--datasets", "mvtec", "--data-root", str(root), "--out", str(out), "--plugins", str(plugins)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.suffix in (".json", ".csv")}
+
+
+@pytest.fixture
+def data_root(tmp_path):
+    write_tree(tmp_path / "data/mvtec", categories=sorted(MVTec.cards["default"].expected)[:12], good=8, bad=8, side=96)
+    return tmp_path / "data"
+
+
+def wait_for_records(process: subprocess.Popen, out: Path, count: int) -> None:
+    """Return once the run has written `count` records or has ended, so that kills hit the work and not the start-up."""
+    while process.poll() is None and len(list(out.rglob("*.json"))) < count:
+        time.sleep(0.002)
+
+
+@pytest.mark.slow
+def test_a_run_killed_ten_times_and_resumed_equals_an_uninterrupted_one(data_root, tmp_path, toy_plugins):
+    whole = start(data_root, tmp_path / "whole", toy_plugins)
+    assert whole.wait() == 0, whole.stderr.read()
+    expected = contents(tmp_path / "whole")
+    assert len(expected) == 2 * 36
+    out, rng, kills = tmp_path / "killed", random.Random(0), 0
+    for attempt in range(10):
+        process = start(data_root, out, toy_plugins)
+        wait_for_records(process, out, len(list(out.rglob("*.json"))) + rng.randint(0, 3))
+        time.sleep(rng.uniform(0, 0.03))
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+        finished = {name: data for name, data in contents(out).items() if name.endswith(".json")}
+        assert finished.items() <= expected.items(), f"attempt {attempt} left a wrong or partial record"
+    assert kills == 10
+    last = start(data_root, out, toy_plugins)
+    assert last.wait() == 0, last.stderr.read()
+    assert contents(out) == expected
+    assert not [path for path in out.rglob("*") if path.is_file() and path.suffix not in (".json", ".csv", ".jsonl", ".part")]
+
+
+def test_ctrl_c_ends_with_a_sentence_and_keeps_what_is_finished(data_root, tmp_path, toy_plugins):
+    out = tmp_path / "out"
+    process = start(data_root, out, toy_plugins)
+    wait_for_records(process, out, 2)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Interrupted" in stderr and "Traceback" not in stderr
+    kept = contents(out)
+    again = start(data_root, out, toy_plugins)
+    assert again.wait() == 0, again.stderr.read()
+    assert kept.items() <= contents(out).items()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")  # noqa: PTH110
+def test_a_full_standard_output_is_not_silent(mvtec_tree, tmp_path, toy_plugins):
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [sys.executable, "-m", "zsadbench", "list"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode != 0

@@ -1,0 +1,211 @@
+"""What a dataset is: a list of samples read from a folder tree, without touching a pixel. `datasets/` holds them.
+
+To add one, write one file in `datasets/`: a class with `cards` and `scan`, decorated with `@register`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Literal, TypeVar
+
+from zsadbench import plugins
+from zsadbench.errors import DataError, PluginError, UnknownName
+
+__path__ = plugins.folders(__file__)  # makes datasets/*.py importable as zsadbench.datasets.<stem> (specs/layout.md)
+
+MaskRule = Literal["gt0", "gt127", "index_gt0"]
+
+
+@dataclass(frozen=True)
+class Category:
+    """One class of objects or textures; `name` is the raw folder name, `noun` what a prompt may call it."""
+
+    name: str
+    noun: str
+    dataset: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a dataset with its ground truth."""
+
+    image: Path
+    mask: Path | tuple[Path, ...] | None  # several masks are united; None: normal image, or a dataset without masks
+    label: Literal[0, 1]  # 1 is anomalous; from the folder, index or full-resolution mask, never from a resized mask
+    category: str
+    defect: str = ""  # "" for normal images and unknown defects
+    split: Literal["train", "test"] = "test"
+
+    @property
+    def masks(self) -> tuple[Path, ...]:
+        """The mask files as a tuple, however many there are."""
+        return self.mask if isinstance(self.mask, tuple) else (self.mask,) if self.mask else ()
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    """Facts about one variant of a dataset. Written as literals: listing reads it without importing."""
+
+    title: str  # as printed in tables
+    domain: Literal["industrial", "medical", "procedural", "custom"]
+    reference: str  # paper: authors, venue
+    source: str  # where to get it; never a direct redistribution
+    licence: str
+    image_level: bool  # both normal and anomalous test images exist
+    pixel_level: bool  # anomalous test images have masks
+    mask_rule: MaskRule = "gt127"  # native binarisation (specs/datasets.md §21)
+    folders: tuple[str, ...] = ()  # names under --data-root that people give it, most common first
+    nouns: Mapping[str, str] = field(default_factory=dict)  # category -> noun, where the default rule reads badly
+    expected: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # category -> test (normal, anomalous)
+    expected_train: Mapping[str, int] = field(default_factory=dict)  # category -> train normals
+    notes: str = ""  # traps and what is unverified
+
+
+class Dataset(ABC):
+    """The samples of one dataset variant under one root folder.
+
+    Subclasses set `cards` (variant name -> card, the first is the default) and define `scan`.
+    """
+
+    cards: ClassVar[Mapping[str, DatasetCard]]
+
+    def __init__(self, root: Path, variant: str, name: str, data_root: Path | None = None) -> None:
+        """Find where the layout starts; no sample is read before `samples` or `categories` is asked for."""
+        self.variant = variant
+        self.card = self.cards[variant]
+        self.name = name
+        self.data_root = data_root
+        self.root = self.find_top(Path(root))
+
+    def find_top(self, root: Path) -> Path:
+        """Return the folder where the layout starts: the given one, or the usual one nested in it.
+
+        Sample names are relative to it, so that they do not depend on how an archive was unpacked. Raises DataError.
+        """
+        return root
+
+    @abstractmethod
+    def scan(self) -> Iterable[Sample]:
+        """Yield every sample under the root, train and test, reading names and index files only.
+
+        Raises DataError naming the first path that contradicts the layout.
+        """
+
+    @classmethod
+    def locate(cls, data_root: Path | None, variant: str, stem: str) -> Path:
+        """Return the dataset's folder below the data root. Raises DataError listing the paths that were tried."""
+        if data_root is None:
+            raise DataError(
+                f"dataset {stem}: got no data root; expected a folder with one folder a dataset. "
+                f"Give --data-root DIR, set ZSADBENCH_DATA, or name the folder itself: --datasets {stem}=DIR."
+            )
+        names = dict.fromkeys((stem, *cls.cards[variant].folders))
+        for name in names:
+            if (data_root / name).is_dir():
+                return data_root / name
+        raise DataError(
+            f"dataset {stem}: no folder found under {data_root}; tried {', '.join(names)}. "
+            f"Get it from: {cls.cards[variant].source}. If it lies elsewhere, use --datasets {stem}=DIR."
+        )
+
+    @cached_property
+    def _samples(self) -> dict[tuple[str, str], tuple[Sample, ...]]:
+        groups: dict[tuple[str, str], list[Sample]] = {}
+        for sample in self.scan():
+            groups.setdefault((sample.category, sample.split), []).append(sample)
+        if not groups:
+            raise DataError(f"dataset {self.name}: no images found under {self.root}; see `zsadbench data check {self.name}`.")
+        return {key: tuple(sorted(group, key=lambda item: self.sample_id(item))) for key, group in sorted(groups.items())}
+
+    def categories(self) -> tuple[Category, ...]:
+        """Return the categories that have test samples, sorted by name."""
+        found = sorted({category for category, split in self._samples if split == "test"})
+        return tuple(Category(name, self.card.nouns.get(name, readable_noun(name)), self.name) for name in found)
+
+    def samples(self, category: str, split: Literal["train", "test"] = "test") -> tuple[Sample, ...]:
+        """Return the samples of a category in a stable order; reads no pixels. Raises UnknownName."""
+        known = {name for name, _ in self._samples}
+        if category not in known:
+            raise UnknownName(f"category of {self.name}", category, known)
+        return self._samples.get((category, split), ())
+
+    def sample_id(self, sample: Sample) -> str:
+        """Return the image's POSIX path relative to the root: the stable name of a sample."""
+        try:
+            return sample.image.relative_to(self.root).as_posix()
+        except ValueError:
+            return sample.image.as_posix()
+
+    def samples_sha256(self, samples: Iterable[Sample]) -> str:
+        """Return a hash of a sample list: names, labels, defects and masks, in order."""
+        digest = hashlib.sha256()
+        for sample in samples:
+            fields = (self.sample_id(sample), str(sample.label), sample.defect, *(mask.name for mask in sample.masks))
+            digest.update("\0".join(fields).encode() + b"\n")
+        return digest.hexdigest()
+
+
+def readable_noun(name: str) -> str:
+    """Return the default prompt noun of a folder name: "_" becomes a space, trailing digits go (specs/datasets.md §18)."""
+    return name.replace("_", " ").rstrip("0123456789").strip() or name
+
+
+AnyDataset = TypeVar("AnyDataset", bound=type[Dataset])
+
+
+def register(dataset: AnyDataset) -> AnyDataset:
+    """Class decorator: declare the one dataset of this module; its CLI name is the module's last name."""
+    plugins.register(dataset, required=("cards",))
+    return dataset
+
+
+@dataclass(frozen=True)
+class DatasetListing:
+    """One line of `zsadbench list datasets`: a dataset variant, or why its plugin cannot be read."""
+
+    name: str
+    card: DatasetCard | None
+    problem: str = ""
+
+
+def available() -> list[DatasetListing]:
+    """List every dataset variant from its source, importing none; the default variant has the plain name."""
+    listings = []
+    for stem in plugins.names(__name__):
+        try:
+            cards, _ = plugins.declared(__name__, stem, DatasetCard)
+            default = next(iter(cards))
+            listings += [DatasetListing(_full_name(stem, variant, default), card) for variant, card in cards.items()]
+        except PluginError as error:
+            listings.append(DatasetListing(stem, None, problem=str(error)))
+    return listings
+
+
+def create(name: str, data_root: Path | None = None) -> Dataset:
+    """Make a dataset from "name", "name.variant" or either with "=FOLDER".
+
+    Raises UnknownName, DataError (folder not found) or PluginError. No image is read.
+    """
+    name, _, folder = name.partition("=")
+    stem, _, variant = name.partition(".")
+    dataset = plugins.registered(__name__, stem, Dataset)
+    default = next(iter(dataset.cards))
+    if variant and variant not in dataset.cards:
+        raise UnknownName(f"variant of {stem}", variant, dataset.cards)
+    variant = variant or default
+    if folder:
+        root = Path(folder).expanduser()
+        if not root.exists():
+            raise DataError(f"dataset {name}: {folder} does not exist; expected the dataset's own folder after '='.")
+    else:
+        root = dataset.locate(data_root, variant, stem)
+    return dataset(root, variant, _full_name(stem, variant, default), data_root)
+
+
+def _full_name(stem: str, variant: str, default: str) -> str:
+    return stem if variant == default else f"{stem}.{variant}"

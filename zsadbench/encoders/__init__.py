@@ -1,0 +1,129 @@
+"""Encoders: one view over frozen vision transformers of open_clip and timm, by SPEC.
+
+A SPEC is "open_clip:NAME/TAG", "timm:NAME", "demo" or "tiny". torch is imported when an encoder is loaded, not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+
+from zsadbench.errors import UnknownName, UsageError
+
+if TYPE_CHECKING:
+    from zsadbench.encoders.base import Encoder
+
+Weights = Mapping[str, str | Path]  # SPEC -> local weight file
+
+
+class EncoderListing(NamedTuple):
+    """One line of `zsadbench list encoders`."""
+
+    name: str
+    description: str
+
+
+@runtime_checkable
+class EncoderFields(Protocol):
+    """The fields of a method's options that name its encoder (`zsadbench.methods.EncoderConfig`)."""
+
+    encoder: str
+    size: int | None
+    activation: str | None
+    pos_embed: str
+
+
+def available() -> list[EncoderListing]:
+    """Return the specs that ship with zsadbench, then the syntax of the others."""
+    return [
+        EncoderListing("demo", "small CLIP trained by the project on procedural images; for the tour"),
+        EncoderListing("tiny", "random CLIP without any file; for tests"),
+        EncoderListing("open_clip:NAME/TAG", "open_clip vision transformer, e.g. open_clip:ViT-L-14-336/openai"),
+        EncoderListing("timm:NAME", "timm vision transformer, e.g. timm:vit_large_patch14_dinov2.lvd142m"),
+    ]
+
+
+def load(
+    spec: str,
+    *,
+    size: int | None = None,
+    activation: str | None = None,
+    pos_embed: str = "bicubic_antialias",
+    precision: str = "fp32",
+    device: str = "cpu",
+    weights: Weights | None = None,
+) -> Encoder:
+    """Return the encoder of a SPEC.
+
+    size: side of the input in pixels, a multiple of the patch side; None for the model's own. activation: "gelu" or
+    "quickgelu"; None for what the weights were trained with. pos_embed: "bicubic_antialias", "bicubic" or "bilinear",
+    the rule that resizes the position embedding from its native grid. precision: "fp32", "bf16" or "fp16" autocast
+    over float32 weights. weights: local files by SPEC; a SPEC without one is downloaded by its library.
+    Raises WeightsError where weights are missing or do not fit, UsageError for a wrong name or size.
+    """
+    library, name = _parse(spec, weights)
+    from zsadbench.encoders.base import Options  # here, because it imports torch
+
+    options = Options(size, activation, pos_embed, precision, device)
+    if library == "open_clip":
+        from zsadbench.encoders import open_clip
+
+        model, tag = name.split("/")
+        return open_clip.load(model, tag, spec=spec, options=options, weights=weights)
+    if library == "timm":
+        from zsadbench.encoders import timm
+
+        return timm.load(name, spec=spec, options=options, weights=weights)
+    from zsadbench.encoders import demo, tiny
+
+    return demo.load(options) if spec == "demo" else tiny.load(options)
+
+
+def load_for(
+    config: object, *, device: str = "cpu", precision: str = "fp32", weights: Weights | None = None
+) -> Encoder | None:
+    """Return the encoder that a method's options (`zsadbench.methods.EncoderConfig`) name, None if they name none."""
+    if not isinstance(config, EncoderFields) or not config.encoder:
+        return None
+    return load(
+        config.encoder,
+        size=config.size,
+        activation=config.activation,
+        pos_embed=config.pos_embed,
+        precision=precision,
+        device=device,
+        weights=weights,
+    )
+
+
+def identify(spec: str, weights: Weights | None = None) -> str:
+    """Return the SHA-256 of the weights that `load` would use, as hexadecimal digits; builds no model."""
+    library, name = _parse(spec, weights)
+    if library == "open_clip":
+        from zsadbench.encoders import open_clip
+        from zsadbench.encoders.weights import sha256
+
+        model, tag = name.split("/")
+        return sha256(open_clip.resolve(model, tag, spec=spec, weights=weights))
+    if library == "timm":
+        from zsadbench.encoders import timm
+        from zsadbench.encoders.weights import sha256
+
+        return sha256(timm.resolve(name, spec=spec, weights=weights))
+    from zsadbench.encoders import demo, tiny
+
+    return demo.sha256() if spec == "demo" else tiny.sha256()
+
+
+def _parse(spec: str, weights: Weights | None) -> tuple[str, str]:
+    """Return library and name of a SPEC ("" and the name for those that ship); raise UnknownName for anything else."""
+    if spec in ("demo", "tiny"):
+        if weights and spec in weights:
+            raise UsageError(f"The encoder {spec!r} ships with zsadbench and takes no weight file. Drop its --weights.")
+        return "", spec
+    library, _, name = spec.partition(":")
+    parts = {"open_clip": 2, "timm": 1}.get(library, 0)
+    if len([part for part in name.split("/") if part]) != parts or not parts:
+        raise UnknownName("encoder", spec, [listing.name for listing in available()])
+    return library, name

@@ -1,0 +1,272 @@
+"""One view over frozen vision transformers: blocks, a tower, and the encoder that runs them in a single pass."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zsadbench.encoders.features import FeatureRequest, Features
+from zsadbench.errors import UnknownName, UsageError
+from zsadbench.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from zsadbench.encoders.text import TextEncoder
+
+# Resize rules of position embeddings, as arguments of F.interpolate (specs/common.md §5).
+KERNELS: dict[str, dict[str, Any]] = {
+    "bicubic_antialias": {"mode": "bicubic", "antialias": True},
+    "bicubic": {"mode": "bicubic", "antialias": False},
+    "bilinear": {"mode": "bilinear", "antialias": False},
+}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Block(ABC):
+    """One pre-norm transformer block: x + attention(norm1(x)), then x + mlp(norm2(x)).
+
+    Layer scale, query/key norms and rotary positions, where a model has them, are inside `qkv`, `out` and `mlp`.
+    """
+
+    heads: int
+    scale: float  # of the attention logits
+    norm1: Callable[[Tensor], Tensor]  # the norm before the attention: [B, T, D] -> [B, T, D]
+
+    @abstractmethod
+    def qkv(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values of norm1's output: [B, T, D] -> three times [B, heads, T, D / heads]."""
+
+    @abstractmethod
+    def out(self, mixed: Tensor) -> Tensor:
+        """Return the output projection of attention-weighted values: [B, heads, T, D / heads] -> [B, T, D]."""
+
+    @abstractmethod
+    def mlp(self, x: Tensor) -> Tensor:
+        """Return the residual branch of the MLP, its norm included: [B, T, D] -> [B, T, D]."""
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Return out(softmax(queries keys^T * scale) values): three times [B, heads, T, D / heads] -> [B, T, D]."""
+        return self.out(F.scaled_dot_product_attention(queries, keys, values, scale=self.scale))
+
+    def attention(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Return softmax(queries keys^T * scale): [B, heads, T, T], rows summing to 1."""
+        return torch.softmax((queries * self.scale) @ keys.transpose(-2, -1), dim=-1)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the residual stream after the block: [B, T, D] -> [B, T, D]."""
+        x = x + self.attend(*self.qkv(self.norm1(x)))
+        return x + self.mlp(x)
+
+
+@dataclass(frozen=True)
+class Tower:
+    """The parts of a vision transformer, at its working size and on its device."""
+
+    patchify: Callable[[Tensor], Tensor]  # images [B, 3, S, S] -> patch embeddings [B, L, D]
+    prefix: Tensor  # class token, then registers, without positions: [P, D]
+    positions: Tensor | None  # of prefix and patches: [P + L, D]; None where positions are rotary only
+    norm_pre: Callable[[Tensor], Tensor]  # before block 1
+    blocks: Sequence[Block]
+    norm: Callable[[Tensor], Tensor]  # after the last block
+    projection: Callable[[Tensor], Tensor] | None  # width D -> joint width J
+    patch: int  # side of a patch in pixels
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a caller may ask of an encoder; None means the model's own."""
+
+    size: int | None = None  # input side S in pixels
+    activation: str | None = None  # "gelu" or "quickgelu"
+    pos_embed: str = "bicubic_antialias"  # a key of KERNELS
+    precision: str = "fp32"  # a key of PRECISIONS
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Refuse names that do not exist."""
+        choices = {"activation": (None, "gelu", "quickgelu"), "pos_embed": (*KERNELS,), "precision": (*PRECISIONS,)}
+        for name, known in choices.items():
+            value = getattr(self, name)
+            if value not in known:
+                raise UnknownName(f"encoder {name}", str(value), [choice for choice in known if choice])
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an encoder was built as: everything that decides its numbers."""
+
+    spec: str
+    activation: str  # "gelu" or "quickgelu"; other timm models keep their activation's name
+    precision: str  # a key of PRECISIONS
+    pos_embed: str  # a key of KERNELS
+    sha256: str  # of the weights
+    preprocess: Preprocess
+
+
+class Encoder:
+    """A frozen vision tower, and its text tower where there is one.
+
+    Weights stay float32; `precision` says in which type autocast computes. The residual stream is float32, and is
+    computed in one way whatever is asked for, so that requests merge without changing a number.
+    """
+
+    def __init__(
+        self,
+        tower: Tower,
+        settings: Settings,
+        *,
+        device: str,
+        joint_width: int | None = None,
+        logit_scale: float | None = None,
+        text: TextEncoder | None = None,
+    ) -> None:
+        """Wrap a tower that `zsadbench.encoders.load` built."""
+        self.tower, self.settings, self.device = tower, settings, device
+        self.joint_width, self.logit_scale, self.text = joint_width, logit_scale, text
+        self.spec, self.sha256, self.preprocess = settings.spec, settings.sha256, settings.preprocess
+        self.activation, self.pos_embed, self.precision = settings.activation, settings.pos_embed, settings.precision
+        self.blocks = tower.blocks
+        self.positions = tower.positions
+        self.size, self.patch = settings.preprocess.size, tower.patch
+        self.grid = self.size // self.patch
+        self.prefixes, self.width = tower.prefix.shape
+        self.depth, self.heads = len(tower.blocks), tower.blocks[0].heads
+
+    @property
+    def key(self) -> str:
+        """The identity as one string: encoders with equal keys give equal features."""
+        names = ("size", "patch", "grid", "depth", "width", "heads", "prefixes", "joint_width", "logit_scale")
+        return json.dumps(asdict(self.settings) | {name: getattr(self, name) for name in names}, sort_keys=True)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the encoder's numbers, as JSON values; it goes into every record."""
+        return dict(json.loads(self.key))
+
+    def stages(self, n: int) -> tuple[int, ...]:
+        """Return n layers at equal depth, the last block included: 24 blocks, n = 4 -> (6, 12, 18, 24)."""
+        if n < 1 or self.depth % n:
+            raise UsageError(
+                f"Encoder {self.spec!r} has {self.depth} blocks, which do not divide into {n} equal stages. "
+                "Choose another number of stages or another encoder."
+            )
+        return tuple(range(self.depth // n, self.depth + 1, self.depth // n))
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which the tower computes; code that runs `blocks` itself enters it too."""
+        kind = torch.device(self.device).type
+        return torch.autocast(kind, PRECISIONS[self.precision], enabled=self.precision != "fp32")
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Return tokens with their positions, before the norm that precedes block 1: [B, 3, S, S] -> [B, T, D]."""
+        if tuple(images.shape[1:]) != (3, self.size, self.size):
+            raise UsageError(
+                f"Encoder {self.spec!r} takes images of shape [B, 3, {self.size}, {self.size}], got "
+                f"{list(images.shape)}. Load it with size={images.shape[-1]} or preprocess to its size."
+            )
+        with self.autocast():
+            patches = self.tower.patchify(images).float()  # the residual stream stays float32 under autocast
+        tokens = torch.cat([self.tower.prefix.expand(len(patches), -1, -1), patches], dim=1)
+        return tokens if self.positions is None else tokens + self.positions
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """Return the final norm and the projection, if there is one, of tokens: [..., D] -> [..., J] or [..., D]."""
+        with self.autocast():
+            normed = self.tower.norm(tokens)
+            return (normed if self.tower.projection is None else self.tower.projection(normed)).float()
+
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """Return the embedding of token sequences, as WinCLIP's windows: [N, T', D] of `embed`'s tokens -> [N, J]."""
+        with self.autocast():
+            x = self.tower.norm_pre(tokens)
+            for block in self.blocks:
+                x = block(x)
+        return self.project(x[:, 0])
+
+    def encode(self, images: Tensor, request: FeatureRequest) -> Features:
+        """Return what the request asks of images [B, 3, S, S], in one pass that stops at the last block needed."""
+        last = self._last_block(request)
+        found: dict[str, Tensor] = {}
+        x = self.embed(images)
+        if request.embedded:
+            found["embedded"] = x
+        with self.autocast():
+            x = self.tower.norm_pre(x)
+            self._keep(found, request, 0, x)
+            for layer, block in enumerate(self.blocks[:last], start=1):
+                q, k, v = block.qkv(block.norm1(x))
+                found |= _extras(block, request, layer, q, k, v)
+                x = x + block.attend(q, k, v)
+                if layer in request.attended:
+                    found[f"attended.{layer}"] = x
+                x = x + block.mlp(x)
+                self._keep(found, request, layer, x)
+            if request.cls:
+                found["cls"] = self.tower.norm(x[:, 0])
+        if request.cls:
+            found["embedding"] = self.project(x[:, 0])
+        return Features({name: tensor.float() for name, tensor in found.items()})
+
+    def _keep(self, found: dict[str, Tensor], request: FeatureRequest, layer: int, x: Tensor) -> None:
+        """Store the residual stream after a block, if it is asked for."""
+        if layer in request.tokens:
+            found[f"tokens.{layer}"], found[f"prefix.{layer}"] = x[:, self.prefixes :], x[:, : self.prefixes]
+
+    def _last_block(self, request: FeatureRequest) -> int:
+        """Return the last block that the request needs; raise a UsageError where it names one that is not there."""
+        inner = request.attended | request.attention | request.qq | request.kk | request.vv
+        wrong = {layer for layer in inner if layer < 1} | {
+            layer for layer in inner | request.tokens if not 0 <= layer <= self.depth
+        }
+        if wrong:
+            raise UsageError(
+                f"Encoder {self.spec!r} has blocks 1 to {self.depth}, but block {min(wrong)} was asked for. "
+                "Choose layers that it has, or an encoder that is deep enough."
+            )
+        return self.depth if request.cls else max(inner | request.tokens, default=0)
+
+
+def _extras(block: Block, request: FeatureRequest, layer: int, q: Tensor, k: Tensor, v: Tensor) -> dict[str, Tensor]:
+    """Return the attention paths beside the residual stream that the request asks of this block."""
+    found = {}
+    if layer in request.attention:
+        found[f"attention.{layer}"] = block.attention(q, k)
+    if layer in request.qq:
+        found[f"qq.{layer}"] = block.attend(q, q, v)
+    if layer in request.kk:
+        found[f"kk.{layer}"] = block.attend(k, k, v)
+    if layer in request.vv:
+        found[f"vv.{layer}"] = block.attend(v, v, v)
+    return found
+
+
+def check_size(spec: str, size: int, patch: int) -> None:
+    """Raise a UsageError unless an image side of `size` pixels is a positive multiple of the patch side."""
+    if size < patch or size % patch:
+        below = size // patch * patch
+        near = [str(side) for side in (below, below + patch) if side > 0]
+        raise UsageError(
+            f"Encoder {spec!r} has patches of {patch} pixels, which do not tile an image of {size}. "
+            f"Set the size to {' or '.join(near)}."
+        )
+
+
+def resize_positions(positions: Tensor, prefixes: int, side: int, kernel: str) -> Tensor:
+    """Return position embeddings for a grid of `side` x `side` patches: [P + G*G, D] -> [P + side*side, D].
+
+    The P prefix rows are kept; `kernel` is a key of KERNELS, always with align_corners=False. From the native grid in
+    one step (specs/common.md §5).
+    """
+    native = round((len(positions) - prefixes) ** 0.5)
+    if native == side:
+        return positions
+    host = positions.cpu()  # where every device gets the same numbers from
+    image = host[prefixes:].reshape(1, native, native, -1).permute(0, 3, 1, 2)
+    image = F.interpolate(image, size=(side, side), align_corners=False, **KERNELS[kernel])
+    return torch.cat([host[:prefixes], image.permute(0, 2, 3, 1).reshape(side * side, -1)]).to(positions.device)

@@ -1,0 +1,94 @@
+"""Predictions of one category against its ground truth -> metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zsadbench import masks, metrics, postprocess
+from zsadbench.datasets import Dataset, Sample
+from zsadbench.methods import Method
+from zsadbench.preprocess import read_header
+from zsadbench.protocol import Protocol
+
+
+class Evaluation(NamedTuple):
+    """The metrics of one cell in 0..1 (None: undefined) and the facts behind them."""
+
+    image: dict[str, float | None]
+    pixel: dict[str, float | None]
+    details: dict[str, Any]
+
+
+class GroundTruth:
+    """Labels and masks of one category, each mask read once for all methods that share an evaluation size."""
+
+    def __init__(self, dataset: Dataset, samples: Sequence[Sample], protocol: Protocol, pool: Executor) -> None:
+        """Nothing is read before `masks` is called."""
+        self.samples = tuple(samples)
+        self.names = [dataset.sample_id(sample) for sample in samples]
+        self.labels = np.array([sample.label for sample in samples])
+        self.has_masks = dataset.card.pixel_level
+        self._rule, self._protocol, self._pool = dataset.card.mask_rule, protocol, pool
+        self._masks: dict[int | None, list[np.ndarray]] = {}
+
+    def masks(self, side: int | None) -> list[np.ndarray]:
+        """Return one bool mask a sample: [side, side] each, or native [H, W] for None. Raises DataError."""
+        if side not in self._masks:
+            self._masks[side] = list(self._pool.map(lambda sample: self._mask(sample, side), self.samples))
+        return self._masks[side]
+
+    def _mask(self, sample: Sample, side: int | None) -> np.ndarray:
+        if sample.label == 0 and side is not None:  # a normal image's mask is empty at any size: do not open the image
+            return np.zeros((side, side), bool)
+        native = masks.read_mask(sample, self._rule, read_header(sample.image)[:2])
+        return native if side is None else masks.resize_mask(native, side, self._protocol.mask_rule)
+
+
+def evaluate(
+    truth: GroundTruth, method: Method, scores: np.ndarray, maps: Iterable[tuple[int, Tensor]], protocol: Protocol
+) -> Evaluation:
+    """Compute all metrics of a cell.
+
+    `scores` is [N]; `maps` yields (index of the first image, maps [B, h, w] as predicted), together N images in order.
+    """
+    image = metrics.image_metrics(scores, truth.labels, names=truth.names)
+    details: dict[str, Any] = {"normal": int((truth.labels == 0).sum()), "anomalous": int((truth.labels == 1).sum())}
+    pixel: dict[str, float | None] = dict.fromkeys(metrics.METRICS["pixel"])
+    if truth.has_masks:
+        counts = metrics.PixelCounts(aupro_limit=protocol.aupro_limit)
+        for start, finished in _finished(truth, method, maps, protocol):
+            stop = start + len(finished)
+            counts.update(finished, np.stack(truth.masks(_side(method, protocol))[start:stop]), truth.names[start:stop])
+        pixel = counts.compute()
+        details["pixel"] = counts.facts()
+    return Evaluation(image, pixel, details)
+
+
+def _finished(
+    truth: GroundTruth, method: Method, maps: Iterable[tuple[int, Tensor]], protocol: Protocol
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (first image, maps [B, H, W] at the evaluation size), smoothed, as float32 arrays."""
+    side = _side(method, protocol)
+    for start, predicted in maps:
+        if side is not None:
+            yield start, _numpy(postprocess.finish(predicted, method, (side, side)))
+        else:
+            for i in range(len(predicted)):
+                size = truth.masks(None)[start + i].shape
+                yield start + i, _numpy(postprocess.finish(predicted[i : i + 1], method, size))
+
+
+def _side(method: Method, protocol: Protocol) -> int | None:
+    if protocol.eval_size == "native":
+        return None
+    return method.preprocess.size if protocol.eval_size == "input" else protocol.eval_size
+
+
+def _numpy(maps: Tensor) -> np.ndarray:
+    return maps.to(dtype=torch.float32, device="cpu").numpy()

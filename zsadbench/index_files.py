@@ -1,0 +1,214 @@
+"""Index files: CSV, JSONL and the meta.json dialects of published code -> samples (specs/datasets.md §1).
+
+Every problem names the file and the line, or the row of a meta.json.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, NamedTuple, cast
+
+from zsadbench.datasets import Sample
+from zsadbench.errors import DataError
+
+Split = Literal["train", "test"]
+
+SUFFIXES = (".csv", ".jsonl", ".json")
+COLUMNS = {  # what we call a column: the names it goes by
+    "image": ("image", "image_path", "img_path", "path", "file", "filename"),
+    "mask": ("mask", "mask_path"),
+    "label": ("label", "anomaly"),
+    "category": ("category", "class_name", "cls_name", "object"),
+    "defect": ("defect", "specie_name"),
+    "split": ("split",),
+}
+NORMAL, ANOMALOUS = ("0", "0.0", "normal", "good", "ok"), ("1", "1.0", "anomaly", "anomalous", "abnormal", "defective")
+GENERIC_DEFECTS = frozenset({"anomaly", "bad", "defect", "good", "ko", "normal", "ok"})  # these name no kind of defect
+
+
+class Row(NamedTuple):
+    """One image of an index file, its paths still as written."""
+
+    image: str
+    mask: str  # "" for none
+    label: Literal[0, 1]
+    category: str  # "" where the index has none
+    defect: str
+    split: Split
+    where: str  # "FILE, line 7", for messages
+
+
+class Index(NamedTuple):
+    """The rows of an index file, and whether it is a meta.json, whose paths need more patience."""
+
+    rows: tuple[Row, ...]
+    is_meta: bool
+
+
+def read_index(path: Path) -> Index:
+    """Read an index file by its suffix: .csv, .jsonl or .json (meta.json dialects). Raises DataError."""
+    readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".json": _meta_rows}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"{path} is no index file; expected one that ends in {', '.join(SUFFIXES)}.")
+    try:
+        rows = tuple(reader(path))
+    except (OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    if not rows:
+        raise DataError(f"{path} names no images; expected at least one row.")
+    return Index(rows, is_meta=path.suffix.lower() == ".json")
+
+
+def find_root(index: Index, candidates: Iterable[Path]) -> Path:
+    """Return the first folder that holds the index's first image. Raises DataError listing the folders tried."""
+    candidates = tuple(candidates)
+    first = index.rows[0]
+    outside: DataError | None = None
+    for root in candidates:
+        try:
+            if _resolve(first.image, root, first.where, index.is_meta) is not None:
+                return root
+        except DataError as error:
+            outside = error
+    raise outside or DataError(
+        f"{first.where}: image {first.image} does not exist below {' or '.join(map(str, candidates))}."
+    )
+
+
+def samples(index: Index, root: Path, default_category: str = "") -> Iterator[Sample]:
+    """Yield the samples of an index whose paths start at `root`.
+
+    Raises DataError for a missing file, a path that leaves the root, an image named twice, or a category that cannot be
+    a file name. A meta.json that names masks of which not one exists belongs to a dataset without masks (Bayes-PFL's
+    HeadCT and BrainMRI, specs/datasets.md §0); elsewhere a missing mask is an error.
+    """
+    masks = [_mask(row, root, index.is_meta) for row in index.rows]
+    optional = index.is_meta and not any(masks)
+    seen: dict[Path, str] = {}
+    for row, mask in zip(index.rows, masks, strict=True):
+        image = _resolve(row.image, root, row.where, index.is_meta)
+        if image is None:
+            raise DataError(f"{row.where}: image {row.image} does not exist below {root}.")
+        if image in seen:
+            raise DataError(f"{row.where}: image {row.image} is also in {seen[image]}; expected each image once.")
+        if row.mask and mask is None and not optional:
+            raise DataError(f"{row.where}: mask {row.mask} does not exist below {root}.")
+        seen[image] = row.where
+        yield Sample(image, mask, row.label, _category(row, default_category), row.defect, row.split)
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
+        reader.fieldnames = [(name or "").strip().lower() for name in reader.fieldnames or ()]
+        for column in ("image", "label"):
+            if not set(COLUMNS[column]) & set(reader.fieldnames):
+                raise DataError(
+                    f"{path}, line 1: there is no column {column!r} ({' or '.join(COLUMNS[column])}); "
+                    f"got {', '.join(reader.fieldnames) or 'no header'}."
+                )
+        for values in reader:
+            if None in values:
+                raise DataError(f"{path}, line {reader.line_num}: more values than columns; quote commas in names.")
+            yield _row(values, f"{path}, line {reader.line_num}")
+
+
+def _jsonl_rows(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield _row(_object(line, f"{path}, line {number}"), f"{path}, line {number}")
+
+
+def _object(line: str, where: str) -> dict[str, Any]:
+    try:
+        values = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: this is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise DataError(f"{where}: expected an object with an image and a label, got {line.strip()[:40]}.")
+    return values
+
+
+def _meta_rows(path: Path) -> Iterator[Row]:
+    """Yield the rows of {split: {category: [row, ...]}}; the splits may be capitalised (AnomalyCLIP's DAGM)."""
+    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    splits = {name.lower(): groups for name, groups in content.items()} if isinstance(content, dict) else {}
+    if not isinstance(splits.get("test"), dict):
+        raise DataError(f"{path}: expected a meta.json with lists of rows under 'test' and their categories.")
+    for split in ("train", "test"):
+        for category, rows in (splits.get(split) or {}).items():
+            for number, values in enumerate(rows if isinstance(rows, list) else [rows], start=1):
+                where = f"{path}, {split} {category} row {number}"
+                if not isinstance(values, dict):
+                    raise DataError(f"{where}: expected an object with img_path, mask_path and anomaly.")
+                if values.get("img_path") != "":  # empty: a placeholder for an empty folder (Bayes-PFL)
+                    yield _row({"cls_name": category, **values, "split": split}, where)
+
+
+def _row(values: Mapping[str, Any], where: str) -> Row:
+    """Return one row from its named values, checked. Raises DataError naming the column."""
+    found = {column: _value(values, names) for column, names in COLUMNS.items()}
+    if not found["image"]:
+        raise DataError(f"{where}: there is no image ({' or '.join(COLUMNS['image'])}).")
+    word = found["label"].lower()
+    if word not in NORMAL + ANOMALOUS:
+        raise DataError(f"{where}: the label is {found['label']!r}; expected 0 or normal, 1 or anomaly.")
+    split = found["split"].lower() or "test"
+    if split not in ("train", "test"):
+        raise DataError(f"{where}: the split is {found['split']!r}; expected train or test.")
+    label: Literal[0, 1] = 1 if word in ANOMALOUS else 0
+    defect = "" if label == 0 or found["defect"].lower() in GENERIC_DEFECTS else found["defect"]
+    return Row(found["image"], found["mask"], label, found["category"], defect, cast(Split, split), where)
+
+
+def _value(values: Mapping[str, Any], names: Iterable[str]) -> str:
+    """Return the first value that goes by one of the names, as stripped text; "" for none."""
+    for name in names:
+        if values.get(name) is not None:
+            return str(values[name]).strip()
+    return ""
+
+
+def _category(row: Row, default: str) -> str:
+    name = row.category or default
+    if not name or name.startswith(".") or "/" in name or "\\" in name:
+        raise DataError(f"{row.where}: the category is {name!r}; expected a name that can also name a file.")
+    return name
+
+
+def _mask(row: Row, root: Path, is_meta: bool) -> Path | None:
+    return _resolve(row.mask, root, row.where, is_meta) if row.mask else None
+
+
+def _resolve(text: str, root: Path, where: str, is_meta: bool) -> Path | None:
+    """Return the file that a written path names below the root, or None. Raises DataError if the path leaves the root.
+
+    An absolute path of a meta.json comes from its author's machine: its longest suffix that exists below the root
+    counts.
+    """
+    written = PurePosixPath(text.replace("\\", "/"))
+    if not written.is_absolute():
+        inside = _inside(root / written, root)
+    else:
+        inside = _inside(Path(written), root) or _inside(Path(written), root.resolve())
+        if inside is None and is_meta and ".." not in written.parts:
+            suffixes = (Path(*written.parts[start:]) for start in range(1, len(written.parts)))
+            inside = next((suffix for suffix in suffixes if (root / suffix).is_file()), None)
+            if inside is None:
+                return None
+    if inside is None:
+        raise DataError(f"{where}: {text} lies outside {root}; expected a path relative to that folder.")
+    return root / inside if (root / inside).is_file() else None
+
+
+def _inside(path: Path, root: Path) -> Path | None:
+    """Return a path relative to the root with ".." taken out, or None if it leads elsewhere; links are not followed."""
+    top = Path(os.path.normpath(root.absolute()))
+    normal = Path(os.path.normpath(path.absolute()))
+    return normal.relative_to(top) if normal.is_relative_to(top) else None

@@ -1,0 +1,125 @@
+"""Folder layouts that several datasets share: which files are images, which mask belongs to which image, MVTec's tree.
+
+Nothing here reads a pixel. Files pair by name, never by position in two sorted lists (specs/datasets.md §0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from zsadbench.datasets import Sample
+from zsadbench.errors import DataError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
+NORMAL = frozenset({"good", "ok"})  # folder names of normal images; "ok" is BTAD's
+UNNAMED = frozenset({"anomaly", "bad", "defect", "ko"})  # folders of anomalous images that name no kind of defect
+MASK_SUFFIXES = ("_mask", "_label")  # what a mask's stem may add to its image's: MVTec AD, DAGM
+
+
+def find_top(root: Path, nested: Iterable[str], is_top: Callable[[Path], bool], expected: str) -> Path:
+    """Return the first of the root and its usual nested folders that `is_top` accepts.
+
+    Raises DataError telling what was expected, where, and what is there instead.
+    """
+    nested = tuple(nested)
+    for candidate in (root, *(root / name for name in nested)):
+        if is_top(candidate):
+            return candidate
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder; expected one with {expected}.")
+    seen = sorted(path.name for path in root.iterdir())
+    raise DataError(
+        f"{root} does not have the expected layout: {expected}, there or in {', '.join(nested) or 'no other folder'}. "
+        f"It holds {', '.join(seen[:8]) or 'nothing'}{', ...' if len(seen) > 8 else ''}."
+    )
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Return the visible sub-folders of a folder, sorted by name; none where it does not exist."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Return the image files of a folder, sorted by name; none where it does not exist.
+
+    Case of the suffix does not matter. Other files, hidden files and `NAME (copy).png` are ignored.
+    """
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if is_image_name(path.name) and path.is_file())
+
+
+def is_image_name(name: str) -> bool:
+    """Return whether a file of this name counts as an image."""
+    path = Path(name)
+    return path.suffix.lower() in SUFFIXES and not name.startswith(".") and not path.stem.endswith("(copy)")
+
+
+def by_stem(paths: Iterable[Path]) -> dict[str, Path]:
+    """Return the paths by their names without suffix. Raises DataError when two share one."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        other = found.setdefault(path.stem, path)
+        if other is not path:
+            raise DataError(f"{other} and {path.name} have the same name; expected one file of each name. Remove one.")
+    return found
+
+
+def pair_masks(images: Sequence[Path], masks: Iterable[Path]) -> dict[Path, Path]:
+    """Return the mask of each image: the same stem, or that with a mask suffix, whatever the file type.
+
+    Raises DataError naming the first image without a mask, mask without an image, or image with two masks.
+    """
+    stems = by_stem(images)
+    found: dict[Path, Path] = {}
+    for mask in masks:
+        candidates = (mask.stem, *(mask.stem.removesuffix(suffix) for suffix in MASK_SUFFIXES))
+        image = next((stems[stem] for stem in candidates if stem in stems), None)
+        if image is None:
+            where = images[0].parent if images else "its folder"
+            raise DataError(f"mask {mask} has no image; expected one named {candidates[-1]} or similar in {where}.")
+        if image in found:
+            raise DataError(f"{image} has two masks, {found[image]} and {mask.name}; expected one. Remove one.")
+        found[image] = mask
+    missing = next((image for image in images if image not in found), None)
+    if missing is not None:
+        raise DataError(f"{missing} has no mask; expected one of the same name. The copy may be incomplete.")
+    return found
+
+
+def mvtec_tree(folder: Path, category: str, *, has_masks: bool = True) -> Iterator[Sample]:
+    """Yield the samples of one category folder in MVTec AD's layout (specs/datasets.md §2).
+
+    `train/good`, `test/good`, `test/DEFECT` and `ground_truth/DEFECT`, where `ok` may stand for `good`. Anomalous
+    images in `train` are ignored: the official trees have none.
+    """
+    for path in folders_in(folder / "train"):
+        if path.name in NORMAL:
+            yield from normal_samples(path, category, "train")
+    for path in folders_in(folder / "test"):
+        if path.name in NORMAL:
+            yield from normal_samples(path, category, "test")
+        else:
+            masks = folder / "ground_truth" / path.name if has_masks else None
+            yield from anomalous_samples(path, masks, category, "" if path.name in UNNAMED else path.name)
+
+
+def normal_samples(folder: Path, category: str, split: Literal["train", "test"]) -> Iterator[Sample]:
+    """Yield the images of one folder as normal samples. Raises DataError for two of one name."""
+    for image in by_stem(images_in(folder)).values():
+        yield Sample(image, None, 0, category, split=split)
+
+
+def anomalous_samples(folder: Path, masks: Path | None, category: str, defect: str = "") -> Iterator[Sample]:
+    """Yield the images of one folder as anomalous test samples with the masks of another.
+
+    `masks` is None for a dataset without masks. Raises DataError for images and masks that do not pair.
+    """
+    images = list(by_stem(images_in(folder)).values())
+    pairs = pair_masks(images, images_in(masks)) if masks is not None else {}
+    for image in images:
+        yield Sample(image, pairs.get(image), 1, category, defect)

@@ -1,0 +1,72 @@
+"""What `zsadbench list` prints, read from names and cards alone: no plugin is imported, torch neither."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from zsadbench import datasets, encoders, methods
+
+SETTINGS = {"image": "0-shot", "batch": "batch", "category": "transductive"}  # a method's scope, as tables name it
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: the name to type, what it is, and further facts by column title."""
+
+    name: str
+    title: str
+    facts: dict[str, str]
+
+
+def rows(kind: str) -> list[Row]:
+    """Return the lines of "methods", "datasets" or "encoders", sorted by name; a broken plugin's line says why."""
+    return {"methods": _methods, "datasets": _datasets, "encoders": _encoders}[kind]()
+
+
+def render(lines: Sequence[Row]) -> str:
+    """Return the lines as an aligned table."""
+    from tabulate import tabulate
+
+    columns = list(dict.fromkeys(name for line in lines for name in line.facts))
+    body = [[line.name, line.title, *(line.facts.get(column, "") for column in columns)] for line in lines]
+    return tabulate(body, headers=["name", "title", *columns], tablefmt="simple")
+
+
+def _methods() -> list[Row]:
+    return [
+        Row(item.name, f"broken: {item.problem}", {})
+        if item.card is None
+        else Row(
+            item.name,
+            item.card.title,
+            {
+                "setting": SETTINGS[item.card.scope],
+                "presets": ", ".join(f"{item.name}.{preset}" for preset in item.presets[1:]),
+                "reference": item.card.reference,
+            },
+        )
+        for item in methods.available()
+    ]
+
+
+def _datasets() -> list[Row]:
+    lines = []
+    for item in datasets.available():
+        if item.card is None:
+            lines.append(Row(item.name, f"broken: {item.problem}", {}))
+            continue
+        levels = [name for name, there in (("image", item.card.image_level), ("pixel", item.card.pixel_level)) if there]
+        facts = {
+            "domain": item.card.domain,
+            "categories": str(len(item.card.expected) or "?"),
+            "test images": str(sum(map(sum, item.card.expected.values())) or "?"),
+            "levels": " ".join(levels),
+            "licence": item.card.licence,
+        }
+        lines.append(Row(item.name, item.card.title, facts))
+    return lines
+
+
+def _encoders() -> list[Row]:
+    return [Row(item.name, item.description, {}) for item in encoders.available()]

@@ -1,0 +1,239 @@
+"""What a method is: `predict(batch) -> scores, maps`. The files in `methods/` hold them.
+
+A method sees preprocessed images, their category and encoder features; never labels, masks or dataset names beyond the
+category's, so it cannot cheat. To add one, write one file in `methods/` (specs/style-anchors.md §4): a frozen dataclass
+of options, a class with `card` and `presets`, decorated with `@register`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
+
+from zsadbench import options, plugins
+from zsadbench.encoders.features import FeatureRequest, Features
+from zsadbench.errors import ContractError, PluginError, UnknownName
+from zsadbench.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zsadbench.datasets import Category
+    from zsadbench.encoders.base import Encoder
+
+__path__ = plugins.folders(__file__)  # makes methods/*.py importable as zsadbench.methods.<stem> (specs/layout.md)
+
+Scope = Literal["image", "batch", "category"]
+
+
+@dataclass(frozen=True)
+class MethodCard:
+    """Facts about a method that a table or listing shows. Written as literals: listing reads it without importing."""
+
+    title: str  # as printed in tables
+    reference: str  # paper: authors, venue, identifier
+    scope: Scope  # what one prediction depends on: the image alone, its batch, or the whole test category
+    code: str = ""  # repository@commit that was read, or "" when there is none
+    licence: str = ""  # of the reference code
+    notes: str = ""  # what is inferred, approximated or not reproduced
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The encoder fields that the options of every method with an encoder start with."""
+
+    encoder: str = ""  # encoder SPEC, e.g. "open_clip:ViT-L-14-336/openai"
+    size: int | None = None  # input side in pixels; None: the encoder's own
+    activation: Literal["gelu", "quickgelu"] | None = None  # None: what the encoder's weights were trained with
+    pos_embed: Literal["bicubic_antialias", "bicubic", "bilinear"] = "bicubic_antialias"  # resize rule of the grid
+
+
+class Prediction(NamedTuple):
+    """The result for one batch; unpacks as `scores, maps`."""
+
+    scores: Tensor  # [B] float32, higher is more anomalous
+    maps: Tensor  # [B, h, w] float32, higher is more anomalous, any resolution, unnormalised
+
+
+class Batch(Protocol):
+    """Images of one category, as a method sees them. `zsadbench.loading` makes them."""
+
+    category: Category
+    paths: tuple[Path, ...]
+
+    @property
+    def images(self) -> Tensor:
+        """Preprocessed images [B, 3, H, W] float32 on the device; decoded when first used."""
+
+    def features(self, encoder: Encoder, request: FeatureRequest) -> Features:
+        """Return the encoder's results for these images; computed once for all methods that share them."""
+
+    def split(self, size: int | None = None) -> Iterator[Batch]:
+        """Walk a large batch in parts of `size` images (None: the run's batch size), in order."""
+
+    def __len__(self) -> int:
+        """Return B, the number of images."""
+
+
+class Method(ABC):
+    """One anomaly detection method with its options and encoder, ready to predict on the encoder's device.
+
+    Subclasses set `card` and `presets` (preset name -> options, the first is the default) as class attributes, and in
+    `__init__` whatever depends on the options. Instances hold no per-image state; caches per category are allowed.
+    """
+
+    card: ClassVar[MethodCard]
+    presets: ClassVar[Mapping[str, Any]]
+
+    name: str = ""  # CLI name with preset, e.g. "april_gan.visa"; set by `create`
+    preprocess: Preprocess
+    request: FeatureRequest = FeatureRequest()  # what predict() will ask of the encoder, so that runs can share passes
+    shots: int = 0  # normal reference images per category that `remember` wants
+    batch_images: int | None = None  # scope "batch": images per batch
+    align_corners: bool = False  # how maps are upsampled to the evaluation size (specs/common.md §11)
+    sigma: float = 0.0  # Gaussian smoothing of the upsampled map, in pixels of the evaluation map; 0 is none
+
+    def __init__(self, config: Any, encoder: Encoder | None) -> None:
+        """Keep the options (one of `presets`, possibly overridden) and the encoder (None if the options name none)."""
+        self.config = config
+        self.encoder = encoder
+        if encoder is not None:
+            self.preprocess = encoder.preprocess
+
+    @property
+    def scope(self) -> Scope:
+        """What one prediction depends on; options may narrow what the card says."""
+        return self.card.scope
+
+    @abstractmethod
+    def predict(self, batch: Batch) -> Prediction:
+        """Score B images of one category: scores [B] and maps [B, h, w], float32, finite, on the encoder's device."""
+
+    def remember(self, references: Batch) -> None:
+        """Take the normal reference images of the category that comes next (few-shot methods only)."""
+        raise PluginError(f"method {self.name or type(self).__name__} asks for {self.shots} shots but defines no remember().")
+
+
+def check_prediction(prediction: Prediction, batch: Batch, name: str) -> None:
+    """Raise ContractError unless scores are [B] and maps [B, h, w], float32 and finite."""
+    import torch
+
+    scores, maps = prediction
+    expected = {"scores": (scores, 1, f"[{len(batch)}]"), "maps": (maps, 3, f"[{len(batch)}, h, w]")}
+    for field_name, (tensor, dimensions, shape) in expected.items():
+        if not isinstance(tensor, torch.Tensor) or tensor.ndim != dimensions or len(tensor) != len(batch):
+            got = list(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+            raise ContractError(f"method {name}: {field_name} have shape {got}; expected {shape}.")
+        if tensor.dtype != torch.float32:
+            raise ContractError(f"method {name}: {field_name} have dtype {tensor.dtype}; expected torch.float32.")
+        finite = torch.isfinite(tensor.flatten(1) if tensor.ndim > 1 else tensor[:, None]).all(dim=1)
+        if not finite.all():
+            path = batch.paths[int((~finite).nonzero()[0])]
+            raise ContractError(f"method {name}: {field_name} hold NaN or infinity for {path}; expected finite values.")
+
+
+class TrainableMethod(Method):
+    """A method with trained weights beside its frozen encoder."""
+
+    trained_on: frozenset[str] | None = None  # dataset names from the checkpoint; None: unknown
+
+    @abstractmethod
+    def initialise(self, seed: int) -> None:
+        """Draw fresh trainable weights, as at the start of a training."""
+
+    @abstractmethod
+    def load_checkpoint(self, tensors: Mapping[str, Tensor], origin: str) -> None:
+        """Take trained tensors under the official key names; raises WeightsError naming the key that does not fit."""
+
+
+AnyMethod = TypeVar("AnyMethod", bound=type[Method])
+
+
+def register(method: AnyMethod) -> AnyMethod:
+    """Class decorator: declare the one method of this module; its CLI name is the module's last name."""
+    plugins.register(method, required=("card", "presets"))
+    return method
+
+
+@dataclass(frozen=True)
+class MethodListing:
+    """One line of `zsadbench list methods`; `problem` says why a plugin cannot be read."""
+
+    name: str
+    card: MethodCard | None
+    presets: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def available() -> list[MethodListing]:
+    """List every method plugin from its source, importing none."""
+    listings = []
+    for name in plugins.names(__name__):
+        try:
+            cards, presets = plugins.declared(__name__, name, MethodCard)
+            listings.append(MethodListing(name, cards[""], presets))
+        except (PluginError, KeyError) as error:
+            listings.append(MethodListing(name, None, problem=str(error)))
+    return listings
+
+
+def lookup(name: str) -> tuple[type[Method], str, Any]:
+    """Resolve "method" or "method.preset" to (class, full name, options). Raises UnknownName or PluginError."""
+    stem, _, preset = name.partition(".")
+    method = plugins.registered(__name__, stem, Method)
+    default = next(iter(method.presets))
+    if preset and preset not in method.presets:
+        raise UnknownName(f"preset of {stem}", preset, method.presets)
+    full = stem if preset in ("", default) else f"{stem}.{preset}"
+    return method, full, method.presets[preset or default]
+
+
+def configure(name: str, encoder: str | None = None, changes: Mapping[str, Any] | None = None) -> tuple[type[Method], str, Any]:
+    """Resolve a name and apply `--encoder` and `--set`: returns (class, full name, options).
+
+    Another encoder than the method's own brings its own input size and activation, because the method's are facts of
+    the encoder it was published with; `changes` still override both.
+    """
+    method, full, config = lookup(name)
+    if encoder is not None and getattr(config, "encoder", "") not in ("", encoder):
+        config = replace(config, encoder=encoder, size=None, activation=None)
+    config = options.override(config, changes or {}, full)
+    if isinstance(config, EncoderConfig) and config.size is None:
+        # At the encoder's own size no position is resized: the rule means nothing, and must not keep passes apart.
+        config = replace(config, pos_embed=EncoderConfig.pos_embed)
+    return method, full, config
+
+
+def build(method: type[Method], name: str, config: Any, encoder: Encoder | None) -> Method:
+    """Make an instance under its full name."""
+    instance = method(config, encoder)
+    instance.name = name
+    return instance
+
+
+def create(
+    name: str,
+    *,
+    encoder: str | Encoder | None = None,
+    device: str = "cpu",
+    precision: str = "fp32",
+    weights: Mapping[str, Path] | None = None,
+    **changes: Any,
+) -> Method:
+    """Make a method by its CLI name, loading its encoder.
+
+    `encoder` is another SPEC or a loaded Encoder; `weights` maps SPEC to a local file; `changes` override options.
+    Raises UnknownName, OptionError, WeightsError, MissingDependency.
+    """
+    spec = encoder if isinstance(encoder, str) else None
+    method, full, config = configure(name, spec, changes)
+    if encoder is None or isinstance(encoder, str):
+        from zsadbench import encoders
+
+        loaded = encoders.load_for(config, device=device, precision=precision, weights=weights)
+    else:
+        loaded = encoder
+    return build(method, full, config, loaded)

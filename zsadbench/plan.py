@@ -1,0 +1,188 @@
+"""From what the user asked for to the cells that must be run, grouped so that methods share encoder passes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zsadbench import __version__, datasets, encoders, methods, plugins, results, sampling
+from zsadbench.datasets import Category, Dataset, Sample
+from zsadbench.errors import NeedsCheckpoint, RecordError, UnknownName, UsageError, ZsadError
+from zsadbench.methods import Method, TrainableMethod
+from zsadbench.protocol import Protocol
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; the fields are the options of `zsadbench run`."""
+
+    methods: Sequence[str]
+    datasets: Sequence[str]
+    out: Path
+    data_root: Path | None = None
+    encoder: str | None = None  # replaces the encoder of every method that has one
+    weights: Mapping[str, Path] = field(default_factory=dict)  # encoder SPEC -> local file
+    checkpoints: Mapping[str, Path] = field(default_factory=dict)  # method name -> trained weights
+    changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method name -> option -> value
+    categories: Sequence[str] = ()
+    device: str = "cpu"
+    protocol: Protocol = Protocol()
+    allow_leak: bool = False
+    fail_fast: bool = False
+
+
+@dataclass(frozen=True)
+class PlannedMethod:
+    """A method with its final options and the hashes of everything its numbers depend on."""
+
+    name: str
+    method: type[Method]
+    config: Any
+    checkpoint: Path | None
+    weights_sha256: str
+    checkpoint_sha256: str
+    code_sha256: str
+    problem: ZsadError | None = None  # why it cannot run: weights that are missing, a checkpoint that is needed
+
+    @property
+    def tower(self) -> tuple[Any, ...]:
+        """What methods must agree on to share an encoder and its passes."""
+        return tuple(getattr(self.config, name, None) for name in ("encoder", "size", "activation", "pos_embed"))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (method, dataset, category) that has to be run."""
+
+    planned: PlannedMethod
+    dataset: Dataset
+    category: Category
+    samples: tuple[Sample, ...]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells to run, in groups that share an encoder and images, and the cells that are already done."""
+
+    groups: tuple[tuple[Cell, ...], ...]  # one encoder each; inside, cells of one category are neighbours
+    done: tuple[Path, ...]  # records that agree with the request and are left alone
+
+    @property
+    def cells(self) -> int:
+        """How many cells will run."""
+        return sum(len(group) for group in self.groups)
+
+
+def make_plan(request: Request) -> Plan:
+    """Resolve names, verify the datasets' folders, and find out which cells are missing or out of date.
+
+    Raises UsageError, UnknownName, OptionError or DataError before any weights are loaded.
+    """
+    configured = [_configure(name, request) for name in _expand(request.methods)]
+    _refuse_unknown_targets(request, [name for _, name, _ in configured])
+    sets = [datasets.create(name, request.data_root) for name in request.datasets]
+    work = [(dataset, category, samples) for dataset in sets for category, samples in _categories(dataset, request)]
+    planned = [_plan_method(*method, request) for method in configured]  # last: it may download weights
+    groups: dict[tuple[Any, ...], list[Cell]] = {}
+    done = []
+    for dataset, category, samples in work:
+        for method in planned:
+            cell = Cell(method, dataset, category, samples, _fingerprint(method, dataset, samples, request))
+            path = results.record_path(request.out, dataset.name, method.name, category.name)
+            if _is_done(path, cell.fingerprint):
+                done.append(path)
+            else:
+                groups.setdefault(method.tower, []).append(cell)
+    return Plan(tuple(tuple(group) for group in groups.values()), tuple(done))
+
+
+def _expand(names: Sequence[str]) -> list[str]:
+    """Replace "all" by every method that can be read, and drop repetitions."""
+    everything = [listing.name for listing in methods.available() if listing.card is not None]
+    return list(dict.fromkeys(one for name in names for one in (everything if name == "all" else [name])))
+
+
+def _categories(dataset: Dataset, request: Request) -> list[tuple[Category, tuple[Sample, ...]]]:
+    known = dataset.categories()
+    if request.categories:
+        wanted = [category for category in known if category.name in request.categories]
+        if not wanted:
+            raise UnknownName(f"category of {dataset.name}", request.categories[0], [category.name for category in known])
+    else:
+        wanted = list(known)
+    return [(category, sampling.test_samples(dataset, category.name, request.protocol)) for category in wanted]
+
+
+def _configure(name: str, request: Request) -> tuple[type[Method], str, Any]:
+    """Resolve a method's name and options; returns (class, full name, options)."""
+    stem = name.partition(".")[0]
+    changes = {**request.changes.get(stem, {}), **request.changes.get(name, {})}
+    return methods.configure(name, request.encoder, changes)
+
+
+def _plan_method(method: type[Method], full: str, config: Any, request: Request) -> PlannedMethod:
+    stem = full.partition(".")[0]
+    checkpoint = request.checkpoints.get(full) or request.checkpoints.get(stem)
+    problem: ZsadError | None = None
+    weights = ""
+    try:
+        if getattr(config, "encoder", ""):
+            weights = encoders.identify(config.encoder, request.weights)
+        if issubclass(method, TrainableMethod) and checkpoint is None:
+            raise NeedsCheckpoint(
+                f"{full} needs trained weights; give an official checkpoint with --checkpoint {full}=PATH."
+            )
+    except ZsadError as error:
+        problem = error
+    return PlannedMethod(
+        full, method, config, checkpoint, weights, _sha256(checkpoint) if checkpoint else "",
+        _sha256(plugins.source_file("zsadbench.methods", stem)), problem,
+    )  # fmt: skip
+
+
+def _refuse_unknown_targets(request: Request, names: Sequence[str]) -> None:
+    """A --set or --checkpoint for a method that does not take part is a typing error, not a wish."""
+    known = {known for name in names for known in (name, name.partition(".")[0])}
+    for option, targets in (("--set", request.changes), ("--checkpoint", request.checkpoints)):
+        for target in targets:
+            if target not in known:
+                raise UsageError(f"{option} {target}: no such method in this run; expected one of {', '.join(sorted(known))}.")
+
+
+def _fingerprint(planned: PlannedMethod, dataset: Dataset, samples: tuple[Sample, ...], request: Request) -> str:
+    return results.fingerprint(
+        {
+            "format": results.FORMAT,
+            "version": __version__,
+            "protocol": asdict(request.protocol),
+            "method": planned.name,
+            "options": asdict(planned.config),
+            "weights": planned.weights_sha256,
+            "checkpoint": planned.checkpoint_sha256,
+            "code": [planned.code_sha256, _sha256(plugins.source_file("zsadbench.datasets", dataset.name.partition(".")[0]))],
+            "samples": dataset.samples_sha256(samples),
+            "allow_leak": request.allow_leak,
+        }
+    )
+
+
+def _is_done(path: Path, fingerprint: str) -> bool:
+    if not path.exists():
+        return False
+    try:
+        record = results.load(path)
+    except RecordError:
+        return False  # unreadable: run the cell again and replace it
+    return record.status == "done" and record.fingerprint == fingerprint
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}. Check the path.") from error

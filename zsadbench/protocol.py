@@ -1,0 +1,22 @@
+"""The protocol: everything beside the method and the data that decides a number. Frozen, and part of every record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+ResizeRule = Literal["bilinear_half", "nearest", "musc_mvtec", "musc_visa"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How images are ordered and maps are compared with masks; the defaults are design decisions (docs: README)."""
+
+    eval_size: int | Literal["input", "native"] = "input"  # side of the square where maps meet masks; input: the method's
+    mask_rule: ResizeRule = "bilinear_half"  # how the native 0/1 mask is resized (specs/common.md §3)
+    aupro_limit: float = 0.3  # false positive rate where AU-PRO ends (specs/metrics.md §1)
+    order: Literal["shuffled", "dataset"] = "shuffled"  # image order of a category; matters for scope "batch" alone
+    seed: int = 0  # draws the order, --limit's images and few-shot references
+    limit: int | None = None  # images per category, drawn stratified by label and defect; None: all
+    batch_size: int = 8  # images per encoder pass
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of encoder passes; metrics are always exact

@@ -1,0 +1,66 @@
+"""What several methods compute alike: the text features of a category, and cosine similarity with text and memories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from zsadbench import prompts
+from zsadbench.datasets import Category
+from zsadbench.encoders.base import Encoder
+from zsadbench.errors import WeightsError
+from zsadbench.vector_selection import Rule
+
+TextSource = Callable[[Category], Tensor]  # category -> unit rows [2, J]: normal, abnormal
+BLOCK_ELEMENTS = 2**24  # similarities held at once by nearest_distance: 64 MiB of float32
+
+
+class CategoryText:
+    """Text features [2, J] of a category from an encoder's text tower, computed once a category."""
+
+    def __init__(
+        self, encoder: Encoder | None, prompt_list: str, *, noun: Literal["raw", "readable"], ensemble: Rule = "mean"
+    ) -> None:
+        """Use a prompt list and ensemble of `zsadbench.prompts`; `noun` is the folder name or the dataset's noun.
+
+        Raises WeightsError when the encoder has no text tower.
+        """
+        if encoder is None or encoder.text is None:
+            raise WeightsError(
+                f"Encoder {encoder.spec if encoder else None!r} has no text tower; expected one that embeds images and "
+                "text, such as open_clip:ViT-L-14-336/openai or demo. Choose another with --encoder SPEC."
+            )
+        self._tower, self._prompts, self._noun, self._ensemble = encoder.text, prompts.get(prompt_list), noun, ensemble
+        self._known: dict[Category, Tensor] = {}
+
+    def __call__(self, category: Category) -> Tensor:
+        """Return the unit rows [2, J] float32 [normal, abnormal] of a category."""
+        if category not in self._known:
+            noun = category.name if self._noun == "raw" else category.noun
+            with torch.inference_mode(False), torch.no_grad():  # a cached inference tensor could not be trained against
+                self._known[category] = prompts.text_features(self._tower, self._prompts, noun, self._ensemble)
+        return self._known[category]
+
+
+def abnormal_logit(features: Tensor, text: Tensor, scale: float) -> Tensor:
+    """Return scale * (cos(abnormal) - cos(normal)) of unit features [..., J] with unit text [2, J]: [...].
+
+    Its sigmoid is the abnormal probability of the two-class softmax over scale * cosine.
+    """
+    return scale * (features @ (text[1] - text[0]))
+
+
+def nearest_distance(tokens: Tensor, memory: Tensor) -> Tensor:
+    """Return min over memory rows of (1 - cos) for unit tokens [..., D] and unit memory [R, D]: [...], 0 to 2."""
+    rows = tokens.flatten(0, -2).split(max(1, BLOCK_ELEMENTS // len(memory)))
+    nearest = torch.cat([(block @ memory.T).amax(dim=1) for block in rows])
+    return (1 - nearest).clamp_min(0).reshape(tokens.shape[:-1])
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Scale vectors [..., D] to length 1."""
+    return functional.normalize(vectors, dim=-1)
