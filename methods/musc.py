@@ -110,12 +110,11 @@ class Musc(Method):
 
     def layer_tokens(self, batch: Batch, layer: int) -> Tensor:
         """Collect the tokens of one layer, each image normalised as a whole, without affine: [N, L, D] (§4)."""
-        tokens = None
+        shape = len(batch), self.encoder.grid**2, self.encoder.width
+        tokens = torch.empty(shape, device=self.encoder.device)  # filled in place: never two copies of all images
         start = 0
         for part in batch.split():
             rows = part.features(self.encoder, FeatureRequest(tokens=frozenset([layer]))).tokens(layer)
-            if tokens is None:
-                tokens = rows.new_empty(len(batch), *rows.shape[1:])
             tokens[start : start + len(rows)] = functional.layer_norm(rows, rows.shape[1:], eps=1e-5)
             start += len(rows)
         return tokens

@@ -68,9 +68,6 @@ def main() -> None:
     except ZsadError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(2 if isinstance(error, UsageError | DataError) else 1)
-    except KeyboardInterrupt:
-        typer.echo("Interrupted. What was finished is kept; the same command goes on from there.", err=True)
-        sys.exit(130)
 
 
 @app.command()
@@ -133,8 +130,12 @@ def run(
 
     plan = planning.make_plan(request)
     _say(f"{plan.cells} cells to run, {len(plan.done)} already done in {out} (device: {request.device})")
-    with console_progress(quiet) as progress:
-        summary = runner.run(plan, request, progress)
+    try:
+        with console_progress(quiet) as progress:
+            summary = runner.run(plan, request, progress)
+    except KeyboardInterrupt:
+        _say("Interrupted. Finished cells are kept; the same command goes on from there.")
+        raise typer.Exit(130) from None
     if as_json:
         typer.echo(json.dumps({"out": str(out), "skipped": summary.skipped, **summary.counts}))
     _say(_ending(summary, out))

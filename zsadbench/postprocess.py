@@ -22,10 +22,10 @@ def finish(maps: Tensor, method: Method, size: int | tuple[int, int]) -> Tensor:
 
 def resize_maps(maps: Tensor, size: int | tuple[int, int], align_corners: bool) -> Tensor:
     """Resize maps [B, h, w] bilinearly to [B, H, W]; `size` is (H, W), or one side of a square. Differentiable."""
-    size = (size, size) if isinstance(size, int) else tuple(size)
-    if maps.shape[1:] == size:
+    height, width = (size, size) if isinstance(size, int) else size
+    if maps.shape[1:] == (height, width):
         return maps
-    return functional.interpolate(maps[:, None], size, mode="bilinear", align_corners=align_corners)[:, 0]
+    return functional.interpolate(maps[:, None], (height, width), mode="bilinear", align_corners=align_corners)[:, 0]
 
 
 def smooth(maps: Tensor, sigma: float) -> Tensor:

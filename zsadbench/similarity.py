@@ -56,7 +56,7 @@ def abnormal_logit(features: Tensor, text: Tensor, scale: float) -> Tensor:
 
 def nearest_distance(tokens: Tensor, memory: Tensor) -> Tensor:
     """Return min over memory rows of (1 - cos) for unit tokens [..., D] and unit memory [R, D]: [...], 0 to 2."""
-    rows = tokens.flatten(0, -2).split(max(1, BLOCK_ELEMENTS // len(memory)))
+    rows = torch.split(tokens.flatten(0, -2), max(1, BLOCK_ELEMENTS // len(memory)))
     nearest = torch.cat([(block @ memory.T).amax(dim=1) for block in rows])
     return (1 - nearest).clamp_min(0).reshape(tokens.shape[:-1])
 
