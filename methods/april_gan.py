@@ -75,7 +75,9 @@ class AprilGan(TrainableMethod):
 
         Raises WeightsError naming the key that is missing, unknown or of another shape.
         """
-        found = {key.removeprefix(f"{CHECKPOINT_KEY}."): tensor for key, tensor in tensors.items()}
+        prefix = f"{CHECKPOINT_KEY}."
+        official = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+        found = official or dict(tensors)
         linear = self._new_layers()
         expected = linear.state_dict()
         for key in sorted(found.keys() | expected.keys()):

@@ -127,7 +127,7 @@ class ClipSurgery(Method):
         if self.config.similarity == "labels":
             similarity = label_surgery(tokens, text, self.config.temperature)[..., 1]
         elif self.config.similarity == "empty_text":
-            similarity = tokens @ (text[1] - self.empty)
+            similarity = empty_surgery(tokens, text, self.empty)[..., 1]
         else:
             similarity = tokens @ (text[1] - text[0])
         grid = similarity[:, 1:].unflatten(1, (self.encoder.grid, self.encoder.grid))
@@ -151,6 +151,11 @@ def label_surgery(tokens: Tensor, text: Tensor, temperature: float) -> Tensor:
     probabilities = (temperature * cosines[:, 0]).softmax(dim=-1)
     weighted = cosines * (probabilities / probabilities.mean(dim=-1, keepdim=True))[:, None]
     return weighted - weighted.mean(dim=-1, keepdim=True)
+
+
+def empty_surgery(tokens: Tensor, text: Tensor, empty: Tensor) -> Tensor:
+    """Return similarities less that of the empty text: unit tokens [B, T, J], text [K, J], empty [J] -> [B, T, K] (§5)."""
+    return tokens @ (text - empty).T
 
 
 def scale_maps(maps: Tensor) -> Tensor:

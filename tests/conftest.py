@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 from toy_tree import write_tree
 
 from zsadbench import datasets, methods, plugins
+
+torch.set_num_threads(1)  # tests run in parallel processes: threads on top would only wait for each other
 
 
 @pytest.fixture(scope="session")

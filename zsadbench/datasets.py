@@ -11,10 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 from zsadbench import plugins
 from zsadbench.errors import DataError, PluginError, UnknownName
+
+if TYPE_CHECKING:
+    from numpy import ndarray
 
 __path__ = plugins.folders(__file__)  # makes datasets/*.py importable as zsadbench.datasets.<stem> (specs/layout.md)
 
@@ -40,6 +43,20 @@ class Sample:
     category: str
     defect: str = ""  # "" for normal images and unknown defects
     split: Literal["train", "test"] = "test"
+    crop: tuple[int, int, int, int] | None = None  # top, left, bottom, right in pixels, where the sample is a part (KSDD)
+
+    @property
+    def path(self) -> Path:
+        """The image's path, with the crop after a "#": every sample has its own. Only `image` can be opened."""
+        crop = "" if self.crop is None else "#" + "-".join(map(str, self.crop))
+        return self.image.with_name(self.image.name + crop)
+
+    def cut(self, pixels: ndarray) -> ndarray:
+        """Return the sample's part of a decoded image or mask [H, W, ...] of full size."""
+        if self.crop is None:
+            return pixels
+        top, left, bottom, right = self.crop
+        return pixels[top:bottom, left:right]
 
     @property
     def masks(self) -> tuple[Path, ...]:
@@ -91,9 +108,9 @@ class Dataset(ABC):
 
     @abstractmethod
     def scan(self) -> Iterable[Sample]:
-        """Yield every sample under the root, train and test, reading names and index files only.
+        """Yield every sample under the root, train and test, reading names and index files, but no image.
 
-        Raises DataError naming the first path that contradicts the layout.
+        A mask may be read where nothing else tells the label: KSDD and KSDD2 have one for every image. Raises DataError naming the first path that contradicts the layout.
         """
 
     @classmethod
@@ -104,7 +121,7 @@ class Dataset(ABC):
                 f"dataset {stem}: got no data root; expected a folder with one folder a dataset. "
                 f"Give --data-root DIR, set ZSADBENCH_DATA, or name the folder itself: --datasets {stem}=DIR."
             )
-        names = dict.fromkeys((stem, *cls.cards[variant].folders))
+        names = cls.folder_names(variant, stem)
         for name in names:
             if (data_root / name).is_dir():
                 return data_root / name
@@ -112,6 +129,14 @@ class Dataset(ABC):
             f"dataset {stem}: no folder found under {data_root}; tried {', '.join(names)}. "
             f"Get it from: {cls.cards[variant].source}. If it lies elsewhere, use --datasets {stem}=DIR."
         )
+
+    @classmethod
+    def folder_names(cls, variant: str, stem: str) -> tuple[str, ...]:
+        """Return what the dataset's folder may be called; the variants' own names come first, so that they differ."""
+        folders = cls.cards[variant].folders
+        if variant == next(iter(cls.cards)):
+            return tuple(dict.fromkeys((stem, *folders)))
+        return tuple(dict.fromkeys((f"{stem}.{variant}", *folders, stem)))
 
     @cached_property
     def _samples(self) -> dict[tuple[str, str], tuple[Sample, ...]]:
@@ -128,18 +153,18 @@ class Dataset(ABC):
         return tuple(Category(name, self.card.nouns.get(name, readable_noun(name)), self.name) for name in found)
 
     def samples(self, category: str, split: Literal["train", "test"] = "test") -> tuple[Sample, ...]:
-        """Return the samples of a category in a stable order; reads no pixels. Raises UnknownName."""
+        """Return the samples of a category in a stable order; reads no image. Raises UnknownName."""
         known = {name for name, _ in self._samples}
         if category not in known:
             raise UnknownName(f"category of {self.name}", category, known)
         return self._samples.get((category, split), ())
 
     def sample_id(self, sample: Sample) -> str:
-        """Return the image's POSIX path relative to the root: the stable name of a sample."""
+        """Return the sample's POSIX path relative to the root: its stable name, such as kos01/Part0.jpg#0-0-416-500."""
         try:
-            return sample.image.relative_to(self.root).as_posix()
+            return sample.path.relative_to(self.root).as_posix()
         except ValueError:
-            return sample.image.as_posix()
+            return sample.path.as_posix()
 
     def samples_sha256(self, samples: Iterable[Sample]) -> str:
         """Return a hash of a sample list: names, labels, defects and masks, in order."""

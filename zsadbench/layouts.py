@@ -15,7 +15,7 @@ from zsadbench.errors import DataError
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
 NORMAL = frozenset({"good", "ok"})  # folder names of normal images; "ok" is BTAD's
 UNNAMED = frozenset({"anomaly", "bad", "defect", "ko"})  # folders of anomalous images that name no kind of defect
-MASK_SUFFIXES = ("_mask", "_label")  # what a mask's stem may add to its image's: MVTec AD, DAGM
+MASK_SUFFIXES = ("_mask", "_label", "_GT", "_Segmentation")  # what a mask's stem adds to its image's: MVTec, DAGM, KSDD2, ISIC
 
 
 def find_top(root: Path, nested: Iterable[str], is_top: Callable[[Path], bool], expected: str) -> Path:
@@ -91,6 +91,14 @@ def pair_masks(images: Sequence[Path], masks: Iterable[Path]) -> dict[Path, Path
     return found
 
 
+def pairs_in(folder: Path, suffix: str) -> dict[Path, Path]:
+    """Return image -> mask of a folder that holds both; a mask's stem ends in `suffix`. Raises DataError as `pair_masks`."""
+    images, masks = list[Path](), list[Path]()
+    for path in images_in(folder):
+        (masks if path.stem.endswith(suffix) else images).append(path)
+    return pair_masks(images, masks)
+
+
 def mvtec_tree(folder: Path, category: str, *, has_masks: bool = True) -> Iterator[Sample]:
     """Yield the samples of one category folder in MVTec AD's layout (specs/datasets.md §2).
 
@@ -117,9 +125,10 @@ def normal_samples(folder: Path, category: str, split: Literal["train", "test"])
 def anomalous_samples(folder: Path, masks: Path | None, category: str, defect: str = "") -> Iterator[Sample]:
     """Yield the images of one folder as anomalous test samples with the masks of another.
 
-    `masks` is None for a dataset without masks. Raises DataError for images and masks that do not pair.
+    `masks` is None for a dataset without masks, whose images may share a stem (BrainMRI's Y92.jpg and Y92.png). Raises
+    DataError for images and masks that do not pair.
     """
-    images = list(by_stem(images_in(folder)).values())
+    images = images_in(folder)
     pairs = pair_masks(images, images_in(masks)) if masks is not None else {}
     for image in images:
         yield Sample(image, pairs.get(image), 1, category, defect)

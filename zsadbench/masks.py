@@ -17,15 +17,15 @@ _PLAIN = ("L", "RGB", "P", "I;16", "I;16B", "I")
 
 
 def read_mask(sample: Sample, rule: MaskRule, image_size: tuple[int, int]) -> np.ndarray:
-    """Return the foreground of a sample, [H, W] bool at native size; several masks are united.
+    """Return the foreground of a sample, [H, W] bool at native size, cropped as the sample is; several masks are united.
 
-    `image_size` is (H, W) of the image. A normal image without a mask file is all background. Raises DataError for an
+    `image_size` is (H, W) of the whole image. A normal image without a mask file is all background. Raises DataError for an
     anomalous image without a mask, a mask of another size, a normal image whose mask marks something, or a mask that is
     too dark for its rule (VisA's class indices under gt127: the commonest complaint, specs/datasets.md §20).
     """
     if not sample.masks and sample.label == 1:
         raise DataError(f"{sample.image} is anomalous, but has no mask; expected one, as for the rest of its dataset.")
-    union = np.zeros(image_size, bool)
+    union = sample.cut(np.zeros(image_size, bool))
     for path in sample.masks:
         values = raw_mask(path, rule)
         if values.shape != image_size:
@@ -33,6 +33,7 @@ def read_mask(sample: Sample, rule: MaskRule, image_size: tuple[int, int]) -> np
                 f"{path} is {values.shape[0]} pixels high and {values.shape[1]} wide, but its image {sample.image} is "
                 f"{image_size[0]} high and {image_size[1]} wide; expected equal sizes."
             )
+        values = sample.cut(values)
         mask = foreground(values, rule)
         if sample.label == 1 and values.any() and not mask.any():
             raise DataError(

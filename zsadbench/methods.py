@@ -88,6 +88,7 @@ class Method(ABC):
     card: ClassVar[MethodCard]
     presets: ClassVar[Mapping[str, Any]]
 
+    encoder: Encoder  # the one that the options name; methods that name none must not read it
     name: str = ""  # CLI name with preset, e.g. "april_gan.visa"; set by `create`
     preprocess: Preprocess
     request: FeatureRequest = FeatureRequest()  # what predict() will ask of the encoder, so that runs can share passes
@@ -99,7 +100,7 @@ class Method(ABC):
     def __init__(self, config: Any, encoder: Encoder | None) -> None:
         """Keep the options (one of `presets`, possibly overridden) and the encoder (None if the options name none)."""
         self.config = config
-        self.encoder = encoder
+        self.encoder = encoder  # type: ignore[assignment]  # None only where the options name no encoder
         if encoder is not None:
             self.preprocess = encoder.preprocess
 

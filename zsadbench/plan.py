@@ -86,7 +86,8 @@ def make_plan(request: Request) -> Plan:
     _refuse_unknown_targets(request, [name for _, name, _ in configured])
     sets = [datasets.create(name, request.data_root) for name in request.datasets]
     work = [(dataset, category, samples) for dataset in sets for category, samples in _categories(dataset, request)]
-    planned = [_plan_method(*method, request) for method in configured]  # last: it may download weights
+    identify = _Identify(request.weights)
+    planned = [_plan_method(*method, request, identify) for method in configured]  # last: it may download weights
     groups: dict[tuple[Any, ...], list[Cell]] = {}
     done = []
     for dataset, category, samples in work:
@@ -124,14 +125,16 @@ def _configure(name: str, request: Request) -> tuple[type[Method], str, Any]:
     return methods.configure(name, request.encoder, changes)
 
 
-def _plan_method(method: type[Method], full: str, config: Any, request: Request) -> PlannedMethod:
+def _plan_method(
+    method: type[Method], full: str, config: Any, request: Request, identify: _Identify
+) -> PlannedMethod:
     stem = full.partition(".")[0]
     checkpoint = request.checkpoints.get(full) or request.checkpoints.get(stem)
     problem: ZsadError | None = None
     weights = ""
     try:
         if getattr(config, "encoder", ""):
-            weights = encoders.identify(config.encoder, request.weights)
+            weights = identify(config.encoder)
         if issubclass(method, TrainableMethod) and checkpoint is None:
             raise NeedsCheckpoint(
                 f"{full} needs trained weights; give an official checkpoint with --checkpoint {full}=PATH."
@@ -142,6 +145,25 @@ def _plan_method(method: type[Method], full: str, config: Any, request: Request)
         full, method, config, checkpoint, weights, _sha256(checkpoint) if checkpoint else "",
         _sha256(plugins.source_file("zsadbench.methods", stem)), problem,
     )  # fmt: skip
+
+
+class _Identify:
+    """Hashes each encoder's weights once a plan, and remembers a failure: a hub that is out of reach answers slowly."""
+
+    def __init__(self, weights: Mapping[str, Path]) -> None:
+        self._weights = weights
+        self._known: dict[str, str | ZsadError] = {}
+
+    def __call__(self, spec: str) -> str:
+        if spec not in self._known:
+            try:
+                self._known[spec] = encoders.identify(spec, self._weights)
+            except ZsadError as error:
+                self._known[spec] = error
+        known = self._known[spec]
+        if isinstance(known, ZsadError):
+            raise known
+        return known
 
 
 def _refuse_unknown_targets(request: Request, names: Sequence[str]) -> None:

@@ -203,11 +203,13 @@ def _run_shared(
 def _store(
     samples: Sequence[Sample], preprocess: Preprocess, request: Request, pool: Executor, spill: Spill | None
 ) -> ChunkStore:
-    def read(path: Path) -> Tensor:
-        return apply(preprocess, decode_image(path))
+    by_path = {sample.path: sample for sample in samples}
 
-    paths = [sample.image for sample in samples]
-    return ChunkStore(paths, request.protocol.batch_size, read, request.device, pool=pool, spill=spill)
+    def read(path: Path) -> Tensor:
+        sample = by_path[path]
+        return apply(preprocess, sample.cut(decode_image(sample.image)))
+
+    return ChunkStore(tuple(by_path), request.protocol.batch_size, read, request.device, pool=pool, spill=spill)
 
 
 def _leak(cell: Cell, method: Method, request: Request) -> ZsadError | None:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zsadbench import procedural
+from zsadbench.procedural.objects import PAINTERS as OBJECTS
 
 GRID = procedural.SIDE // 8
-CONDITION_ODDS = np.array([0.44, 0.08, 0.08, 0.08, 0.08, 0.08, 0.08, 0.08])
+CONDITION_ODDS = np.array([0.58, 0.06, 0.06, 0.06, 0.06, 0.06, 0.06, 0.06])
 
 
 class Twins(NamedTuple):
@@ -36,11 +37,11 @@ class TwinBatch(NamedTuple):
 
 
 def render_pool(per_category: int, first_seed: int) -> list[Twins]:
-    """Render twins of every training category, its defects in turn."""
+    """Render twins of every training category, its defects in turn; objects, the harder ones, twice as many."""
     pool = []
     for category in procedural.TRAIN_CATEGORIES:
         kinds = procedural.defects(category)
-        for number in range(per_category):
+        for number in range(per_category * (2 if category in OBJECTS else 1)):
             defect = kinds[number % len(kinds)]
             clean, defective, mask = procedural.render_twins(category, first_seed + number, defect)
             pixels = np.dstack([clean, defective, mask.astype(np.uint8) * 255])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
 from zsadbench import encoders, methods
 from zsadbench.datasets import Category
+from zsadbench.encoders.weights import read_checkpoint
 from zsadbench.errors import NeedsCheckpoint, WeightsError
 from zsadbench.loading import from_tensor
 from zsadbench.methods import TrainableMethod
@@ -87,6 +90,18 @@ def test_official_and_flat_key_names_load_the_same_weights(encoder: encoders.bas
         method.load_checkpoint({prefix + key: tensor for key, tensor in tensors.items()}, "test")
         maps.append(method.predict(batch).maps)
     assert torch.equal(maps[0], maps[1])
+
+
+def test_official_file_is_read_and_sets_what_the_weights_were_trained_on(
+    encoder: encoders.base.Encoder, tmp_path: Path
+) -> None:
+    path = tmp_path / "mvtec_pretrained.pth"
+    torch.save({"trainable_linearlayer": checkpoint(encoder), "optimizer": {"step": torch.zeros(1)}}, path)
+    method = methods.create("april_gan.mvtec", encoder=encoder)
+    assert method.trained_on is None
+    method.load_checkpoint(read_checkpoint(path), str(path))
+    assert method.trained_on == {"mvtec"}
+    assert torch.equal(method.linear.fc[3].bias, checkpoint(encoder)["fc.3.bias"])
 
 
 def test_weights_of_another_shape_are_refused_with_both_shapes(encoder: encoders.base.Encoder) -> None:

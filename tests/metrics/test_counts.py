@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsadbench.metrics import counts as counts_module
 from zsadbench.metrics.counts import NegativeCounts, key_scores, score_keys
+
+UNHURRIED = settings(deadline=None, max_examples=50)  # machines that run tests may be busy
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 PLENTY = 2**30
@@ -38,6 +40,7 @@ def assert_exact(counts, keys, thresholds):
     np.testing.assert_array_equal(through, expected_through)
 
 
+@UNHURRIED
 @given(st.lists(finite, min_size=1))
 def test_keys_compare_as_scores_do_and_convert_back(values):
     scores = np.array(values, np.float32)
@@ -53,6 +56,7 @@ def test_keys_of_neighbouring_floats_are_neighbouring_integers():
     np.testing.assert_array_equal(score_keys(up) - score_keys(scores), 1)
 
 
+@UNHURRIED
 @given(st.lists(st.lists(finite), min_size=1), st.lists(finite, min_size=1))
 def test_counts_around_any_threshold_equal_sorting(parts, thresholds):
     parts = keys_of(*parts)
@@ -72,8 +76,19 @@ def test_counts_are_exact_however_coarse_the_bins_are(monkeypatch, bins, scale):
 
 def test_counts_are_exact_over_the_whole_range_of_float32():
     largest = np.finfo(np.float32).max
-    (keys,) = keys_of([-largest, -1, -1e-45, 0, 1e-45, 1, largest, largest])
+    (keys,) = keys_of([-largest, -largest, -1, -1e-45, 0, 1e-45, 1, largest, largest])
     assert_exact(counted([keys]), keys, np.unique(keys))
+
+
+@pytest.mark.parametrize("near_zero", [0.0, -1e-40, 1e-40])
+def test_counts_are_exact_in_the_gap_around_zero_and_beside_it(near_zero):
+    random = np.random.default_rng(0)
+    keys, thresholds = keys_of(
+        np.concatenate([random.normal(size=20_000), random.normal(size=2000) * 1e-38, np.full(50, near_zero)]),
+        np.concatenate([random.normal(size=3000), random.normal(size=2) * 1e-38, [near_zero]]),
+    )
+    for side in (thresholds, thresholds[thresholds >= 0], thresholds[thresholds <= 0]):
+        assert_exact(counted([keys]), keys, np.unique(side))
 
 
 def test_dense_octaves_become_tables_and_stay_exact():
@@ -91,6 +106,7 @@ def test_dense_octaves_become_tables_and_stay_exact():
     assert_exact(other, np.concatenate((keys, keys[:5], stray, stray)), thresholds)
 
 
+@UNHURRIED
 @given(st.integers(0, 10**6), st.integers(8, 3000))
 def test_coarse_counts_are_exact_at_the_start_of_every_bin(seed, budget):
     random = np.random.default_rng(seed)
@@ -104,6 +120,7 @@ def test_coarse_counts_are_exact_at_the_start_of_every_bin(seed, budget):
     np.testing.assert_array_equal(through, by_sorting(keys, starts)[1])
 
 
+@UNHURRIED
 @given(st.integers(0, 10**6), st.integers(8, 3000), st.integers(8, 3000))
 def test_merged_coarse_counts_are_exact_at_the_start_of_every_bin(seed, budget, other_budget):
     random = np.random.default_rng(seed)

@@ -6,12 +6,14 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from zsadbench.errors import MetricError
 from zsadbench.metrics import METRICS, PixelCounts
+
+UNHURRIED = settings(deadline=None, max_examples=50)  # machines that run tests may be busy
 
 
 def count(maps, masks, **options) -> PixelCounts:
@@ -162,6 +164,7 @@ def test_the_caller_may_reuse_the_memory_of_its_arrays():
 # Streaming.
 
 
+@UNHURRIED
 @given(st.integers(0, 10**6), st.sampled_from([5, 10**6]), st.randoms(use_true_random=False))
 def test_results_do_not_depend_on_chunks_order_or_shards(seed, levels, shuffler):
     maps, masks = draw(seed, levels)
@@ -181,6 +184,7 @@ def test_results_do_not_depend_on_chunks_order_or_shards(seed, levels, shuffler)
     assert merged.facts() == whole.facts()
 
 
+@UNHURRIED
 @given(st.integers(0, 10**6))
 def test_results_do_not_change_under_strictly_monotone_maps_without_ties(seed):
     random = np.random.default_rng(seed)
@@ -241,6 +245,7 @@ def test_facts_count_pixels_and_regions():
 # The memory budget.
 
 
+@UNHURRIED
 @given(st.integers(0, 10**6), st.integers(64, 8000), st.booleans())
 def test_beyond_the_budget_every_metric_is_within_its_bound(seed, budget, merging):
     maps, masks = draw(seed)

@@ -21,7 +21,7 @@ _MANTISSA = (1 << OCTAVE_BITS) - 1
 _MAGNITUDE = 0x7FFFFFFF
 _BLOCK = 1 << 16  # keys handled at a time, so that temporaries stay in the cache
 _MAX_BINS = 1 << 24  # of the table that `_count_at` makes: 64 MiB
-_BINS_PER_KEY = 16  # there: enough that few negatives share a bin with a positive, few enough for the cache
+_BINS_PER_KEY = 8  # there: enough that few negatives share a bin with a positive, few enough for the cache
 _UINT32_MAX = 2**32 - 1
 
 
@@ -250,17 +250,15 @@ class _Bins(NamedTuple):
 
     @classmethod
     def between(cls, keys: Keys, total: int) -> _Bins:
-        """Choose bins for ascending `keys` [K] and a content of `total` keys: one per key if that takes little memory."""
+        """Choose bins for ascending `keys` [K] and a content of `total` keys: one per key if that saves memory."""
         low, high = int(keys[0]), int(keys[-1])
         if high - low <= min(total - total // 4, _MAX_BINS):
             return cls(low, high, (low, low), 0)
-        # Half of all keys lie between -1e-19 and 1e-19, where few scores are: a thousandth of `keys` may fall in the gap.
+        # Half of all keys lie between -1e-19 and 1e-19, and few scores: let the gap take a thousandth of `keys`.
         near_zero = int(np.quantile(np.abs(keys), 0.001))
         gap = max(low, -near_zero), min(high, near_zero)
-        if gap[0] > gap[1]:
-            gap = low, low
-        shift = 0
-        while (high - low - (gap[1] - gap[0])) >> shift > min(_BINS_PER_KEY * keys.size, _MAX_BINS):
+        shift, most = 0, min(_BINS_PER_KEY * keys.size, _MAX_BINS)
+        while (high - low - (gap[1] - gap[0])) >> shift > most and shift < OCTAVE_BITS:  # more would overflow in `of`
             shift += 1
         return cls(low, high, gap, shift)
 

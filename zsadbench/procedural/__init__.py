@@ -111,7 +111,7 @@ def render_twins(category: str, seed: int, defect: str) -> Twins:
     key = zlib.crc32(f"{category}/{defect}".encode())
     for attempt in range(ATTEMPTS):
         rng = np.random.default_rng([key, seed, attempt])
-        style = damage.Style(size=rng.uniform(0.75, 1.25), contrast=rng.uniform(0.6, 1.1))
+        style = damage.Style(size=rng.uniform(0.75, 1.25), contrast=rng.uniform(0.75, 1.2))
         damaged = damage.PAINTERS[defect](scene, rng, style)
         mask = cv2.resize(damaged.coverage, (SIDE, SIDE), interpolation=cv2.INTER_AREA) > 0.35
         if MIN_AREA <= mask.mean() <= MAX_AREA and _change(scene.image, damaged.image, mask) >= MIN_CHANGE:
@@ -121,7 +121,7 @@ def render_twins(category: str, seed: int, defect: str) -> Twins:
 
 def _scene(category: str, seed: int) -> tuple[Scene, _Camera]:
     """Draw the flawless scene of a seed and the camera that takes it."""
-    defects(category)
+    defects(category)  # raises for an unknown category
     rng = np.random.default_rng([zlib.crc32(category.encode()), seed])
     if category in objects.PAINTERS:
         scene = objects.PAINTERS[category](rng)

@@ -13,26 +13,32 @@ from .canvas import Field, Scene, blend, box, colour, fractal, inside, noise, pl
 
 
 def _backdrop(rng: np.random.Generator) -> Field:
-    """Paint what an object lies on."""
+    """Paint what an object lies on, with muted patterns."""
     kind = rng.integers(5)
-    if kind == 0:
-        return textures.fabric(rng)
-    if kind == 1:
-        return textures.concrete(rng)
+    if kind < 2:
+        pattern = textures.fabric(rng) if kind == 0 else textures.concrete(rng)
+        return np.asarray(0.4 * pattern + 0.6 * pattern.mean((0, 1)))
     ground = colour(rng, saturation=(0, 0.5), value=(0.08, 0.95))
     if kind == 2:
         stripes = np.sin(plane(rng)[0] / rng.uniform(4, 12))
-        return tint(ground, 0.9 + 0.1 * stripes)
+        return tint(ground, 0.95 + 0.05 * stripes)
     return tint(ground, 1 + 0.06 * fractal(rng, 2))
 
 
 def _place(rng: np.random.Generator, body: Field, outline: Field) -> Scene:
     """Lay a painted body with a signed-distance outline, and its shadow, on a random backdrop."""
-    backdrop = _backdrop(rng)
-    shade = inside(np.roll(outline, (4, 4), (0, 1)), softness=10)
     foreground = inside(outline)
+    backdrop = _apart(_backdrop(rng), float(body[foreground > 0.5].mean()))
+    shade = inside(np.roll(outline, (4, 4), (0, 1)), softness=10)
     shaded = backdrop * (1 - 0.45 * shade[..., None])
     return Scene(blend(shaded, np.clip(body, 0, 1), foreground), foreground, backdrop)
+
+
+def _apart(backdrop: Field, brightness: float) -> Field:
+    """Darken or lighten a backdrop whose mean is near the object's brightness, so that a missing part can be seen."""
+    if abs(float(backdrop.mean()) - brightness) > 0.2:
+        return backdrop
+    return 0.5 * backdrop if brightness > 0.5 else 0.5 + 0.5 * backdrop
 
 
 def _metal(rng: np.random.Generator) -> Field:
@@ -123,7 +129,7 @@ def gear(rng: np.random.Generator) -> Scene:
     spokes = np.mod(angle, np.pi / 2.5) - np.pi / 5
     holes = np.hypot(radius * np.cos(spokes) - 46, radius * np.sin(spokes)) - 9
     bore = radius - 14
-    relief = 0.9 + 0.04 * np.sin(radius) - 0.25 * ring(radius - 68, 5) - 0.2 * ring(radius - 24, 4)
+    relief = 0.9 + 0.04 * np.sin(radius) - 0.18 * ring(radius - 68, 5) - 0.15 * ring(radius - 24, 4)
     body = tint(_metal(rng), relief + 0.05 * fractal(rng, 3))
     return _place(rng, body, np.maximum(rim, -np.minimum(holes, bore)))
 

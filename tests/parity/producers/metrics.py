@@ -28,12 +28,13 @@ def produce(fixture: Fixture) -> dict[str, Tensor]:
             counts = PixelCounts(aupro_limit=limit)
             counts.update(maps, masks)
             results.append(counts.compute())
+            regions = counts.facts()["regions"]
         pixel = [results[0][name] for name in ("auroc", "ap", "f1_max")] + [result["aupro"] for result in results]
         labels = masks.any(axis=(1, 2))
         image = image_metrics(maps.max(axis=(1, 2)), labels)
         outputs[f"{case}.values"] = _float64(pixel)
         outputs[f"{case}.image_values"] = _float64([image["auroc"], image["ap"] if not labels.all() else None])
-        outputs[f"{case}.regions"] = torch.tensor([results[0]["regions"]])
+        outputs[f"{case}.regions"] = torch.tensor([regions])
     return outputs
 
 
