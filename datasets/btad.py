@@ -5,20 +5,18 @@ Layouts: specs/datasets.md §4; Bayes-PFL's folder names: xiaozhen228/Bayes-PFL@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import ClassVar
 
-from zsadbench import layouts
-from zsadbench.datasets import Dataset, DatasetCard, Sample, register
-
-_FOLDERS = {"01": ("01", "metal1"), "02": ("02", "wood"), "03": ("03", "metal2")}  # official name, Bayes-PFL's
+from zsadbench.adapters import TreeDataset
+from zsadbench.datasets import DatasetCard, register
 
 
 @register
-class BTAD(Dataset):
+class BTAD(TreeDataset):
     """BTAD: 3 products; categories keep their official names whatever the copy calls them."""
 
+    nested: ClassVar = ("BTech_Dataset_transformed", "BTAD", "btad")
+    other_names: ClassVar = {"01": ("metal1",), "02": ("wood",), "03": ("metal2",)}  # Bayes-PFL's
     cards: ClassVar = {
         "default": DatasetCard(
             title="BTAD",
@@ -36,19 +34,3 @@ class BTAD(Dataset):
             notes="Papers say 2,830 images: 2,540 images and 290 masks.",
         ),
     }
-
-    def find_top(self, root: Path) -> Path:
-        """Accept a folder with at least one product folder that has a test split."""
-        return layouts.find_top(
-            root,
-            ("BTech_Dataset_transformed", "BTAD", "btad"),
-            lambda top: any((top / name / "test").is_dir() for names in _FOLDERS.values() for name in names),
-            "product folders such as 01/test or metal1/test",
-        )
-
-    def scan(self) -> Iterator[Sample]:
-        """Yield the samples of the products that are there."""
-        for category, names in _FOLDERS.items():
-            folder = next((self.root / name for name in names if (self.root / name).is_dir()), None)
-            if folder is not None:
-                yield from layouts.mvtec_tree(folder, category)

@@ -1,7 +1,7 @@
 """The embedded demo set: procedural pictures, drawn once into a cache folder in MVTec AD's layout.
 
-Its numbers are for the tour and for regression checks; they say nothing about real inspection images. `demo.train` is the
-disjoint family that the demo encoder and the demo checkpoints are trained on.
+Its numbers are for the tour and for regression checks; they say nothing about real inspection images. `demo.train` is
+the disjoint family that the demo encoder and the demo checkpoints are trained on.
 """
 
 from __future__ import annotations

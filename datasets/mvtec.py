@@ -9,19 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import ClassVar
 
-from zsadbench import layouts
-from zsadbench.datasets import Dataset, DatasetCard, Sample, register
+from zsadbench.adapters import TreeDataset
+from zsadbench.datasets import DatasetCard, Sample, register
 
 _BAYES_PFL_NAME = re.compile(r"mvtec_(?P<defect>\w+)_\d{6}")
 
 
 @register
-class MVTec(Dataset):
+class MVTec(TreeDataset):
     """MVTec AD: 15 categories, test split with masks."""
 
+    nested: ClassVar = ("mvtec_anomaly_detection", "mvtec", "mvtec_ad", "MVTec")
     cards: ClassVar = {
         "default": DatasetCard(
             title="MVTec AD",
@@ -71,18 +71,8 @@ class MVTec(Dataset):
         ),
     }
 
-    def find_top(self, root: Path) -> Path:
-        """Accept a folder with at least one category folder that has a test split."""
-        return layouts.find_top(
-            root,
-            ("mvtec_anomaly_detection", "mvtec", "mvtec_ad", "MVTec"),
-            lambda top: any((top / category / "test").is_dir() for category in self.card.expected),
-            "category folders such as bottle/test",
-        )
-
     def scan(self) -> Iterator[Sample]:
-        """Yield the samples of the categories that are there."""
-        for category in self.card.expected:
-            for sample in layouts.mvtec_tree(self.root / category, category):
-                named = _BAYES_PFL_NAME.fullmatch(sample.image.stem)
-                yield replace(sample, defect=named["defect"]) if named and sample.label == 1 else sample
+        """Yield the samples; in Bayes-PFL's copy the defect stands in the file name."""
+        for sample in super().scan():
+            named = _BAYES_PFL_NAME.fullmatch(sample.image.stem)
+            yield replace(sample, defect=named["defect"]) if named and sample.label == 1 else sample

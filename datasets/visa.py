@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from zsadbench import index_files, layouts
-from zsadbench.datasets import Dataset, DatasetCard, Sample, register
+from zsadbench.adapters import IndexedDataset
+from zsadbench.datasets import DatasetCard, Sample, register
 
 _SPLIT = Path("split_csv", "1cls.csv")
 
 
 @register
-class VisA(Dataset):
+class VisA(IndexedDataset):
     """VisA: 12 categories; masks hold class indices, so that anything above 0 is a defect."""
 
     cards: ClassVar = {
@@ -63,7 +64,7 @@ class VisA(Dataset):
         ),
     }
 
-    def find_top(self, root: Path) -> Path:
+    def find_folder(self, root: Path) -> Path:
         """Accept the official folder (with its split file) or one with category folders in MVTec's layout."""
         return layouts.find_top(
             root,
@@ -72,7 +73,7 @@ class VisA(Dataset):
             f"{_SPLIT.as_posix()} beside candle/Data, or category folders such as candle/test",
         )
 
-    def scan(self) -> Iterator[Sample]:
+    def scan_folder(self) -> Iterator[Sample]:
         """Yield the samples of the categories that are there."""
         if not (self.root / _SPLIT).is_file():
             for category in self.card.expected:

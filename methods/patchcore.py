@@ -103,7 +103,7 @@ class PatchCore(Method):
 
 
 def nearest_rows(patches: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each patch's distance to its nearest row of the bank, and which row that is: unit [M, D], [R, D] -> [M]."""
+    """Return the distance of unit patches [M, D] to the nearest row of a unit bank [R, D], and which row: [M], [M]."""
     blocks = patches.split(max(1, mutual.BLOCK_ELEMENTS // len(bank)))
     found = [(block @ bank.T).max(dim=1) for block in blocks]
     return mutual.distance(torch.cat([part.values for part in found])), torch.cat([part.indices for part in found])

@@ -27,7 +27,7 @@ BAD_METHODS = {
     "good_mean": "batch.images.mean((1, 2, 3)), batch.images.mean(1)",
     "good_pair": "(batch.images.mean((1, 2, 3)) - batch.images.mean()).abs(), batch.images.mean(1)",
 }
-TEMPLATE = '''
+TEMPLATE = """
 from dataclasses import dataclass
 import torch
 from zsadbench.methods import Method, MethodCard, Prediction, register
@@ -47,12 +47,12 @@ class Toy(Method):
     def predict(self, batch):
         n = len(batch)
         return Prediction({expression})
-'''
+"""
 
 
 @pytest.fixture(scope="session")
 def toy_plugins(tmp_path_factory) -> Path:
-    """A --plugins folder with methods that break each rule of the contract, and two that are fine; it is already added."""
+    """A --plugins folder with methods that break each rule of the contract, and two that are fine."""
     root = tmp_path_factory.mktemp("plugins")
     (root / "methods").mkdir()
     for name, expression in BAD_METHODS.items():

@@ -68,7 +68,9 @@ def test_the_markdown_table_shows_every_method_and_its_setting(finished):
 
 
 def test_the_csv_is_tidy_and_agrees_with_the_records(finished):
-    rows = list(csv.DictReader(io.StringIO(zsadbench("table", finished, "--format", "csv", "--level", "category").stdout)))
+    rows = list(
+        csv.DictReader(io.StringIO(zsadbench("table", finished, "--format", "csv", "--level", "category").stdout))
+    )
     record = json.loads((finished / "mvtec/musc/bottle.json").read_text())
     value = next(
         row["value"] for row in rows
@@ -126,7 +128,15 @@ def test_a_failed_cell_makes_exit_code_1_and_is_explained_in_the_table(tmp_path)
     write_tree(tmp_path / "data/mvtec", categories=["grid"])
     (tmp_path / "data/mvtec/grid/test/good/001.png").write_bytes(b"not an image")
     done = zsadbench(
-        "run", "--methods", "winclip", "--datasets", f"mvtec={tmp_path / 'data/mvtec'}", "--encoder", "tiny", "--out", tmp_path / "out"
+        "run",
+        "--methods",
+        "winclip",
+        "--datasets",
+        f"mvtec={tmp_path / 'data/mvtec'}",
+        "--encoder",
+        "tiny",
+        "--out",
+        tmp_path / "out",
     )
     assert done.returncode == 1 and "001.png" in done.stderr
     table = zsadbench("table", tmp_path / "out")

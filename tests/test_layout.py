@@ -1,4 +1,4 @@
-"""The traps of specs/layout.md: root methods/ and datasets/ are importable only as zsadbench.methods, zsadbench.datasets."""
+"""The traps of specs/layout.md: root methods/ and datasets/ are importable only below zsadbench."""
 
 import importlib
 import re
@@ -34,14 +34,13 @@ def test_every_package_of_the_wheel_exists_and_none_is_forgotten():
     mapped = setup["package-dir"]
     for package in setup["packages"]:
         assert (ROOT / mapped.get(package, package.replace(".", "/"))).is_dir(), package
-    inside = {
-        ".".join(path.parent.relative_to(ROOT).parts)
-        for path in (ROOT / "zsadbench").rglob("*.py")
-    }
+    inside = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "zsadbench").rglob("*.py")}
     assert inside <= set(setup["packages"])
 
 
-@pytest.mark.parametrize("arguments", [["list", "methods"], ["list", "datasets", "--json"], ["list", "encoders"], ["--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["list", "methods"], ["list", "datasets", "--json"], ["list", "encoders"], ["--help"]]
+)
 def test_listing_imports_no_torch_and_is_quick_next_to_importing_it(arguments):
     code = (
         f"import sys; sys.argv = ['zsadbench', *{arguments!r}]\n"
@@ -98,5 +97,8 @@ def test_help_answers_within_a_small_multiple_of_a_bare_interpreter():
         return time.perf_counter() - start
 
     bare = min(seconds("-c", "import typer, rich") for _ in range(3))
-    ours = min(seconds("-c", "from zsadbench.cli import main; import sys; sys.argv = ['z', '--help']; main()") for _ in range(3))
+    ours = min(
+        seconds("-c", "from zsadbench.cli import main; import sys; sys.argv = ['z', '--help']; main()")
+        for _ in range(3)
+    )
     assert ours < 8 * bare

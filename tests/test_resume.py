@@ -15,7 +15,17 @@ from zsadbench import plugins
 
 MVTec = plugins.load("zsadbench.datasets", "mvtec").MVTec
 
-COMMAND = [sys.executable, "-m", "zsadbench", "run", "--methods", "good_mean,good_pair,constant", "--quiet", "--batch-size", "2"]
+COMMAND = [
+    sys.executable,
+    "-m",
+    "zsadbench",
+    "run",
+    "--methods",
+    "good_mean,good_pair,constant",
+    "--quiet",
+    "--batch-size",
+    "2",
+]
 
 
 def start(root: Path, out: Path, plugins: Path) -> subprocess.Popen:
@@ -60,7 +70,9 @@ def test_a_run_killed_ten_times_and_resumed_equals_an_uninterrupted_one(data_roo
     last = start(data_root, out, toy_plugins)
     assert last.wait() == 0, last.stderr.read()
     assert contents(out) == expected
-    assert not [path for path in out.rglob("*") if path.is_file() and path.suffix not in (".json", ".csv", ".jsonl", ".part")]
+    assert not [
+        path for path in out.rglob("*") if path.is_file() and path.suffix not in (".json", ".csv", ".jsonl", ".part")
+    ]
 
 
 def test_ctrl_c_ends_with_a_sentence_and_keeps_what_is_finished(data_root, tmp_path, toy_plugins):

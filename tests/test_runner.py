@@ -100,7 +100,9 @@ def test_sharing_changes_no_number_bit_for_bit(mvtec_tree, tmp_path, toys):
 def test_methods_that_agree_share_one_pass_an_image(mvtec_tree, tmp_path, monkeypatch):
     passes = []
     original = Encoder.encode
-    monkeypatch.setattr(Encoder, "encode", lambda self, images, request: passes.append(len(images)) or original(self, images, request))
+    monkeypatch.setattr(
+        Encoder, "encode", lambda self, images, request: passes.append(len(images)) or original(self, images, request)
+    )
     run(mvtec_tree, tmp_path, ["winclip", "musc"], encoder="tiny", categories=["bottle"])
     assert sum(passes) == 13
 
@@ -166,7 +168,7 @@ def test_a_category_with_one_class_has_undefined_metrics_never_zero(tmp_path, to
 
 def test_wrong_names_and_paths_stop_before_anything_is_written(mvtec_tree, tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(UnknownName, match="category of mvtec 'botle'. Did you mean 'bottle'"):
+    with pytest.raises(UnknownName, match=r"category of mvtec 'botle'\. Did you mean 'bottle'"):
         run(mvtec_tree, out, ["constant"], categories=["botle"])
     with pytest.raises(UnknownName, match="method 'constnt'"):
         run(mvtec_tree, out, ["constnt"])
@@ -226,7 +228,11 @@ def test_a_checkpoint_that_has_seen_the_target_is_refused_unless_allowed_and_the
 
 
 def test_a_checkpoint_of_another_architecture_names_the_tensor_and_both_shapes(mvtec_tree, tmp_path):
-    options = {"checkpoints": {"april_gan": checkpoint(tmp_path, width=96)}, "encoder": "tiny", "categories": ["bottle"]}
+    options = {
+        "checkpoints": {"april_gan": checkpoint(tmp_path, width=96)},
+        "encoder": "tiny",
+        "categories": ["bottle"],
+    }
     run(mvtec_tree, tmp_path / "out", ["april_gan"], **options)
     error = results.load(tmp_path / "out/mvtec/april_gan/bottle.json").error
     assert "fc.0.weight" in error and "96" in error and "64" in error

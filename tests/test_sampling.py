@@ -15,7 +15,7 @@ from zsadbench.protocol import Protocol
 
 
 class Toy(Dataset):
-    cards = {  # noqa: RUF012  # a class attribute by contract
+    cards = {
         "default": DatasetCard(
             title="Toy", domain="custom", reference="", source="", licence="", image_level=True, pixel_level=False
         )
@@ -57,7 +57,13 @@ def test_a_limit_beyond_the_category_takes_everything():
     assert len(sampling.test_samples(TOY, "a", Protocol(limit=1000))) == 40
 
 
-@given(normal=st.integers(0, 30), holes=st.integers(0, 30), cracks=st.integers(0, 5), share=st.floats(0.01, 1), seed=st.integers(0, 99))
+@given(
+    normal=st.integers(0, 30),
+    holes=st.integers(0, 30),
+    cracks=st.integers(0, 5),
+    share=st.floats(0.01, 1),
+    seed=st.integers(0, 99),
+)
 def test_a_limit_takes_exactly_its_number_and_keeps_both_labels(normal, holes, cracks, share, seed):
     samples = [Sample(Path(f"n{i}"), None, 0, "a") for i in range(normal)]
     samples += [Sample(Path(f"h{i}"), None, 1, "a", "hole") for i in range(holes)]
@@ -79,5 +85,7 @@ def test_references_are_normal_train_images_drawn_without_replacement():
 
 
 def test_too_few_references_are_an_error_that_says_how_many_there_are():
-    with pytest.raises(DataError, match=r"toy, category a: 4 normal reference images are needed, the train split has 3"):
+    with pytest.raises(
+        DataError, match=r"toy, category a: 4 normal reference images are needed, the train split has 3"
+    ):
         sampling.references(TOY, "a", 4, seed=0)

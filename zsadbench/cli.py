@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +19,7 @@ DEFAULT_RUN = Path("runs/default")
 
 app = typer.Typer(
     help="Benchmark zero-shot anomaly detection methods with one pipeline and exact metrics.",
-    epilog="zsadbench run --methods all --datasets mvtec,visa,btad --data-root DATA  |  zsadbench table --published  |  "
+    epilog="zsadbench run --methods all --datasets mvtec,visa,btad --data-root D  |  zsadbench table --published  |  "
     "zsadbench list methods",
     no_args_is_help=True,
     add_completion=False,
@@ -32,13 +32,14 @@ DataRoot = Annotated[
     Path | None, typer.Option("--data-root", envvar="ZSADBENCH_DATA", help="Folder with one folder a dataset.")
 ]
 Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugins", help="Folder with methods/*.py or datasets/*.py of your own; may be repeated.")
+    list[Path] | None,
+    typer.Option("--plugins", help="Folder with methods/*.py or datasets/*.py of your own; may be repeated."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 
 
-class TableFormat(str, Enum):
+class TableFormat(StrEnum):
     """The formats of `zsadbench table`."""
 
     md = "md"
@@ -46,14 +47,14 @@ class TableFormat(str, Enum):
     csv = "csv"
 
 
-class TableLevel(str, Enum):
+class TableLevel(StrEnum):
     """What a row or column group of a table stands for."""
 
     dataset = "dataset"
     category = "category"
 
 
-class ListKind(str, Enum):
+class ListKind(StrEnum):
     """What `zsadbench list` can list."""
 
     methods = "methods"
@@ -77,8 +78,12 @@ def run(
     data_root: DataRoot = None,
     out: Annotated[Path, typer.Option(help="Where records go; an existing run is resumed.")] = DEFAULT_RUN,
     encoder: Annotated[str | None, typer.Option(help="Encoder SPEC for every method, e.g. open_clip:NAME/TAG.")] = None,
-    weights: Annotated[list[str] | None, typer.Option(help="SPEC=PATH of a local weights file; may be repeated.")] = None,
-    checkpoint: Annotated[list[str] | None, typer.Option(help="METHOD=PATH of trained weights; may be repeated.")] = None,
+    weights: Annotated[
+        list[str] | None, typer.Option(help="SPEC=PATH of a local weights file; may be repeated.")
+    ] = None,
+    checkpoint: Annotated[
+        list[str] | None, typer.Option(help="METHOD=PATH of trained weights; may be repeated.")
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="METHOD.FIELD=VALUE; may be repeated.")] = None,
     categories: Annotated[str, typer.Option(help="Only these categories, separated by commas.")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Images a category, drawn stratified by defect.")] = None,
@@ -88,7 +93,9 @@ def run(
     seed: Annotated[int, typer.Option(help="Draws the image order, --limit and few-shot references.")] = 0,
     eval_size: Annotated[str, typer.Option(help='"input", "native" or the side of a square in pixels.')] = "input",
     mask_rule: Annotated[str, typer.Option(help="bilinear_half, nearest, musc_mvtec or musc_visa.")] = "bilinear_half",
-    order: Annotated[str, typer.Option(help="shuffled or dataset: matters for methods that compare images.")] = "shuffled",
+    order: Annotated[
+        str, typer.Option(help="shuffled or dataset: matters for methods that compare images.")
+    ] = "shuffled",
     allow_leak: Annotated[bool, typer.Option(help="Run checkpoints on data they were trained on, marked.")] = False,
     fail_fast: Annotated[bool, typer.Option(help="Stop at the first failed cell.")] = False,
     plugins: Plugins = None,
@@ -146,8 +153,12 @@ def run(
 def table(
     runs: Annotated[list[Path] | None, typer.Argument(help="Run folders; their records are shown together.")] = None,
     format_: Annotated[TableFormat, typer.Option("--format", help="md, latex or csv.")] = TableFormat.md,
-    level: Annotated[TableLevel, typer.Option(help="dataset: one row a method; category: one row a category.")] = TableLevel.dataset,
-    published: Annotated[bool, typer.Option("--published", help="Show the papers' numbers beside the measured ones.")] = False,
+    level: Annotated[
+        TableLevel, typer.Option(help="dataset: one row a method; category: one row a category.")
+    ] = TableLevel.dataset,
+    published: Annotated[
+        bool, typer.Option("--published", help="Show the papers' numbers beside the measured ones.")
+    ] = False,
 ) -> None:
     """Print the results of one or more runs as a table."""
     from zsadbench import results, tables
@@ -220,7 +231,9 @@ def _changes(items: Sequence[str]) -> dict[str, dict[str, Any]]:
     for target, value in _pairs(items, "--set METHOD.FIELD=VALUE"):
         method, _, field = target.rpartition(".")
         if not method:
-            raise UsageError(f"--set {target}={value}: got no method; expected METHOD.FIELD=VALUE, e.g. winclip.temperature=0.01.")
+            raise UsageError(
+                f"--set {target}={value}: got no method; expected METHOD.FIELD=VALUE, e.g. winclip.temperature=0.01."
+            )
         changes.setdefault(method, {})[field] = value
     return changes
 
@@ -275,5 +288,3 @@ def _ending(summary: Any, out: Path) -> str:
     if summary.failed:
         text += f"\nThe reasons are under the table and in the records below {out}."
     return text
-
-

@@ -188,7 +188,7 @@ def _inspect(dataset: Dataset, sample: Sample) -> _File:
     """Read one image and its masks to the last pixel."""
     name, findings, digest = dataset.sample_id(sample), list[Finding](), ""
     try:
-        digest = hashlib.sha256(sample.image.read_bytes() + repr(sample.crop).encode()).hexdigest()  # a part is no duplicate
+        digest = hashlib.sha256(sample.image.read_bytes() + repr(sample.crop).encode()).hexdigest()
         size = decode_image(sample.image).shape[:2]
         findings += _suffix(sample.image)
     except (DataError, OSError) as error:

@@ -43,7 +43,7 @@ class Sample:
     category: str
     defect: str = ""  # "" for normal images and unknown defects
     split: Literal["train", "test"] = "test"
-    crop: tuple[int, int, int, int] | None = None  # top, left, bottom, right in pixels, where the sample is a part (KSDD)
+    crop: tuple[int, int, int, int] | None = None  # of a part (KSDD): top, left, bottom, right in pixels
 
     @property
     def path(self) -> Path:
@@ -110,7 +110,8 @@ class Dataset(ABC):
     def scan(self) -> Iterable[Sample]:
         """Yield every sample under the root, train and test, reading names and index files, but no image.
 
-        A mask may be read where nothing else tells the label: KSDD and KSDD2 have one for every image. Raises DataError naming the first path that contradicts the layout.
+        A mask may be read where nothing else tells the label: KSDD and KSDD2 have one for every image. Raises
+        DataError naming the first path that contradicts the layout.
         """
 
     @classmethod
@@ -144,8 +145,12 @@ class Dataset(ABC):
         for sample in self.scan():
             groups.setdefault((sample.category, sample.split), []).append(sample)
         if not groups:
-            raise DataError(f"dataset {self.name}: no images found under {self.root}; see `zsadbench data check {self.name}`.")
-        return {key: tuple(sorted(group, key=lambda item: self.sample_id(item))) for key, group in sorted(groups.items())}
+            raise DataError(
+                f"dataset {self.name}: no images found under {self.root}; see `zsadbench data check {self.name}`."
+            )
+        return {
+            key: tuple(sorted(group, key=lambda item: self.sample_id(item))) for key, group in sorted(groups.items())
+        }
 
     def categories(self) -> tuple[Category, ...]:
         """Return the categories that have test samples, sorted by name."""
@@ -176,7 +181,7 @@ class Dataset(ABC):
 
 
 def readable_noun(name: str) -> str:
-    """Return the default prompt noun of a folder name: "_" becomes a space, trailing digits go (specs/datasets.md §18)."""
+    """Return the default prompt noun of a folder name: "_" is a space, trailing digits go (specs/datasets.md §18)."""
     return name.replace("_", " ").rstrip("0123456789").strip() or name
 
 
@@ -218,7 +223,7 @@ def create(name: str, data_root: Path | None = None) -> Dataset:
     """
     name, _, folder = name.partition("=")
     stem, _, variant = name.partition(".")
-    dataset = plugins.registered(__name__, stem, Dataset)
+    dataset = plugins.registered(__name__, stem, Dataset)  # type: ignore[type-abstract]  # plugins are concrete
     default = next(iter(dataset.cards))
     if variant and variant not in dataset.cards:
         raise UnknownName(f"variant of {stem}", variant, dataset.cards)

@@ -30,7 +30,9 @@ class UnknownName(UsageError):
         if close:
             hint = f"Did you mean {' or '.join(repr(match) for match in close)}?"
         else:
-            hint = f"Known: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}." if known else "None are known."
+            hint = (
+                f"Known: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}." if known else "None are known."
+            )
         super().__init__(f"Unknown {kind} {name!r}. {hint}")
 
 

@@ -57,7 +57,7 @@ def evaluate(
 
     `scores` is [N]; `maps` yields (index of the first image, maps [B, h, w] as predicted), together N images in order.
     """
-    image = metrics.image_metrics(scores, truth.labels, names=truth.names)
+    image = _defined(metrics.image_metrics(scores, truth.labels, names=truth.names))
     details: dict[str, Any] = {"normal": int((truth.labels == 0).sum()), "anomalous": int((truth.labels == 1).sum())}
     pixel: dict[str, float | None] = dict.fromkeys(metrics.METRICS["pixel"])
     if truth.has_masks:
@@ -65,9 +65,14 @@ def evaluate(
         for start, finished in _finished(truth, method, maps, protocol):
             stop = start + len(finished)
             counts.update(finished, np.stack(truth.masks(_side(method, protocol))[start:stop]), truth.names[start:stop])
-        pixel = counts.compute()
+        pixel = _defined(counts.compute())
         details["pixel"] = counts.facts()
     return Evaluation(image, pixel, details)
+
+
+def _defined(values: dict[str, float | None]) -> dict[str, float | None]:
+    """Without one of the two classes no metric says anything, although some have a value (specs/metrics.md §1)."""
+    return values if values["auroc"] is not None else dict.fromkeys(values)
 
 
 def _finished(

@@ -15,7 +15,7 @@ from zsadbench.errors import DataError
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
 NORMAL = frozenset({"good", "ok"})  # folder names of normal images; "ok" is BTAD's
 UNNAMED = frozenset({"anomaly", "bad", "defect", "ko"})  # folders of anomalous images that name no kind of defect
-MASK_SUFFIXES = ("_mask", "_label", "_GT", "_Segmentation")  # what a mask's stem adds to its image's: MVTec, DAGM, KSDD2, ISIC
+MASK_SUFFIXES = ("_mask", "_label", "_GT", "_Segmentation")  # what a mask's stem adds: MVTec AD, DAGM, KSDD2, ISIC
 
 
 def find_top(root: Path, nested: Iterable[str], is_top: Callable[[Path], bool], expected: str) -> Path:
@@ -92,7 +92,7 @@ def pair_masks(images: Sequence[Path], masks: Iterable[Path]) -> dict[Path, Path
 
 
 def pairs_in(folder: Path, suffix: str) -> dict[Path, Path]:
-    """Return image -> mask of a folder that holds both; a mask's stem ends in `suffix`. Raises DataError as `pair_masks`."""
+    """Return image -> mask of a folder that holds both; a mask's stem ends in `suffix`. Raises as `pair_masks`."""
     images, masks = list[Path](), list[Path]()
     for path in images_in(folder):
         (masks if path.stem.endswith(suffix) else images).append(path)

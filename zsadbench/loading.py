@@ -20,15 +20,15 @@ from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.spill import Parked, Spill
 
-RECENT = 2  # chunks whose decoded images stay in memory: the current one, and one that a batch may straddle
+RECENT = 2  # chunks whose images stay in memory: the current one, and one that a batch may straddle
 FEATURE_BUDGET = 2**30  # bytes of features kept in memory before the oldest chunks are parked on disk
 
 
 class ChunkStore:
     """Decoded images and encoder features of one category's chunks, computed once and bounded in memory.
 
-    With a `spill`, features of all chunks stay available: in memory up to `budget` bytes, then on disk. Without one, only
-    the most recent chunks are kept, which is enough when no method looks back.
+    With a `spill`, features of all chunks stay available: in memory up to `budget` bytes, then on disk. Without one,
+    only the most recent chunks are kept, which is enough when no method looks back.
     """
 
     def __init__(
@@ -65,7 +65,11 @@ class ChunkStore:
         """Return the images of a chunk: [B, 3, S, S] float32 on the device."""
         if chunk not in self._images:
             futures = self._decoding.pop(chunk, None)
-            rows = [future.result() for future in futures] if futures else [self._read(path) for path in self._chunk_paths(chunk)]
+            rows = (
+                [future.result() for future in futures]
+                if futures
+                else [self._read(path) for path in self._chunk_paths(chunk)]
+            )
             self._images[chunk] = torch.stack(rows).to(self._device, non_blocking=True)
             while len(self._images) > RECENT:
                 self._images.popitem(last=False)
@@ -90,7 +94,11 @@ class ChunkStore:
             while len(self._features) > RECENT:
                 self._features.popitem(last=False)
             return
-        held = {key: _bytes(features) for key, features in self._features.items() if not isinstance(features.tensors, _Parked)}
+        held = {
+            key: _bytes(features)
+            for key, features in self._features.items()
+            if not isinstance(features.tensors, _Parked)
+        }
         excess = sum(held.values()) - self._budget
         for key, size in list(held.items())[:-1]:  # the newest is about to be used
             if excess <= 0:

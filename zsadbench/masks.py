@@ -17,11 +17,12 @@ _PLAIN = ("L", "RGB", "P", "I;16", "I;16B", "I")
 
 
 def read_mask(sample: Sample, rule: MaskRule, image_size: tuple[int, int]) -> np.ndarray:
-    """Return the foreground of a sample, [H, W] bool at native size, cropped as the sample is; several masks are united.
+    """Return the foreground of a sample, [H, W] bool at native size; several masks are united.
 
-    `image_size` is (H, W) of the whole image. A normal image without a mask file is all background. Raises DataError for an
-    anomalous image without a mask, a mask of another size, a normal image whose mask marks something, or a mask that is
-    too dark for its rule (VisA's class indices under gt127: the commonest complaint, specs/datasets.md §20).
+    `image_size` is (H, W) of the whole image, of which the sample may be a part. A normal image without a mask file is
+    all background. Raises DataError for an anomalous image without a mask, a mask of another size, a normal image whose
+    mask marks something, or a mask that is too dark for its rule (VisA's class indices under gt127: the commonest
+    complaint, specs/datasets.md §20).
     """
     if not sample.masks and sample.label == 1:
         raise DataError(f"{sample.image} is anomalous, but has no mask; expected one, as for the rest of its dataset.")

@@ -115,7 +115,9 @@ class Method(ABC):
 
     def remember(self, references: Batch) -> None:
         """Take the normal reference images of the category that comes next (few-shot methods only)."""
-        raise PluginError(f"method {self.name or type(self).__name__} asks for {self.shots} shots but defines no remember().")
+        raise PluginError(
+            f"method {self.name or type(self).__name__} asks for {self.shots} shots but defines no remember()."
+        )
 
 
 def check_prediction(prediction: Prediction, batch: Batch, name: str) -> None:
@@ -184,7 +186,7 @@ def available() -> list[MethodListing]:
 def lookup(name: str) -> tuple[type[Method], str, Any]:
     """Resolve "method" or "method.preset" to (class, full name, options). Raises UnknownName or PluginError."""
     stem, _, preset = name.partition(".")
-    method = plugins.registered(__name__, stem, Method)
+    method = plugins.registered(__name__, stem, Method)  # type: ignore[type-abstract]  # plugins are concrete
     default = next(iter(method.presets))
     if preset and preset not in method.presets:
         raise UnknownName(f"preset of {stem}", preset, method.presets)
@@ -192,7 +194,9 @@ def lookup(name: str) -> tuple[type[Method], str, Any]:
     return method, full, method.presets[preset or default]
 
 
-def configure(name: str, encoder: str | None = None, changes: Mapping[str, Any] | None = None) -> tuple[type[Method], str, Any]:
+def configure(
+    name: str, encoder: str | None = None, changes: Mapping[str, Any] | None = None
+) -> tuple[type[Method], str, Any]:
     """Resolve a name and apply `--encoder` and `--set`: returns (class, full name, options).
 
     Another encoder than the method's own brings its own input size and activation, because the method's are facts of

@@ -31,7 +31,7 @@ def aggregate(tokens: Tensor, side: int) -> Tensor:
     grid = round(tokens.shape[1] ** 0.5)
     for rows, out in zip(torch.split(tokens, 8), torch.split(result, 8), strict=True):
         if side > 1:
-            image = rows.unflatten(1, (grid, grid)).permute(0, 3, 1, 2)  # [B, D, g, g], channels last: no copy
+            image = rows.reshape(len(rows), grid, grid, -1).permute(0, 3, 1, 2)  # [B, D, g, g], channels last: no copy
             pooled = functional.avg_pool2d(image, side, stride=1, padding=side // 2)
             rows = pooled.permute(0, 2, 3, 1).flatten(1, 2)
         out.copy_(unit(rows))

@@ -29,7 +29,7 @@ class Request:
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method name -> option -> value
     categories: Sequence[str] = ()
     device: str = "cpu"
-    protocol: Protocol = Protocol()
+    protocol: Protocol = field(default_factory=Protocol)
     allow_leak: bool = False
     fail_fast: bool = False
 
@@ -112,7 +112,9 @@ def _categories(dataset: Dataset, request: Request) -> list[tuple[Category, tupl
     if request.categories:
         wanted = [category for category in known if category.name in request.categories]
         if not wanted:
-            raise UnknownName(f"category of {dataset.name}", request.categories[0], [category.name for category in known])
+            raise UnknownName(
+                f"category of {dataset.name}", request.categories[0], [category.name for category in known]
+            )
     else:
         wanted = list(known)
     return [(category, sampling.test_samples(dataset, category.name, request.protocol)) for category in wanted]
@@ -125,9 +127,7 @@ def _configure(name: str, request: Request) -> tuple[type[Method], str, Any]:
     return methods.configure(name, request.encoder, changes)
 
 
-def _plan_method(
-    method: type[Method], full: str, config: Any, request: Request, identify: _Identify
-) -> PlannedMethod:
+def _plan_method(method: type[Method], full: str, config: Any, request: Request, identify: _Identify) -> PlannedMethod:
     stem = full.partition(".")[0]
     checkpoint = request.checkpoints.get(full) or request.checkpoints.get(stem)
     problem: ZsadError | None = None
@@ -172,7 +172,9 @@ def _refuse_unknown_targets(request: Request, names: Sequence[str]) -> None:
     for option, targets in (("--set", request.changes), ("--checkpoint", request.checkpoints)):
         for target in targets:
             if target not in known:
-                raise UsageError(f"{option} {target}: no such method in this run; expected one of {', '.join(sorted(known))}.")
+                raise UsageError(
+                    f"{option} {target}: no such method in this run; expected one of {', '.join(sorted(known))}."
+                )
 
 
 def _fingerprint(planned: PlannedMethod, dataset: Dataset, samples: tuple[Sample, ...], request: Request) -> str:
@@ -185,7 +187,10 @@ def _fingerprint(planned: PlannedMethod, dataset: Dataset, samples: tuple[Sample
             "options": asdict(planned.config),
             "weights": planned.weights_sha256,
             "checkpoint": planned.checkpoint_sha256,
-            "code": [planned.code_sha256, _sha256(plugins.source_file("zsadbench.datasets", dataset.name.partition(".")[0]))],
+            "code": [
+                planned.code_sha256,
+                _sha256(plugins.source_file("zsadbench.datasets", dataset.name.partition(".")[0])),
+            ],
             "samples": dataset.samples_sha256(samples),
             "allow_leak": request.allow_leak,
         }

@@ -51,7 +51,7 @@ def add_folder(folder: Path) -> None:
                 path.append(str(sub))
     if not found:
         raise UsageError(
-            f"--plugins {folder}: got a folder without plugins; expected {folder}/methods/*.py or {folder}/datasets/*.py."
+            f"--plugins {folder}: got a folder without plugins; expected {folder}/methods/*.py or datasets/*.py there."
         )
 
 
@@ -79,7 +79,9 @@ def load(package: str, name: str) -> ModuleType:
     except PluginError:
         raise
     except Exception as error:
-        raise PluginError(f"{package} plugin {name!r} ({origin}) failed to import: {type(error).__name__}: {error}") from error
+        raise PluginError(
+            f"{package} plugin {name!r} ({origin}) failed to import: {type(error).__name__}: {error}"
+        ) from error
 
 
 def registered(package: str, name: str, base: type[Plugin]) -> type[Plugin]:
@@ -87,7 +89,9 @@ def registered(package: str, name: str, base: type[Plugin]) -> type[Plugin]:
     module = load(package, name)
     plugin = _registered.get(module.__name__)
     if plugin is None or not issubclass(plugin, base):
-        raise PluginError(f"plugin {module.__file__} registers no {base.__name__}; expected one class decorated with @register.")
+        raise PluginError(
+            f"plugin {module.__file__} registers no {base.__name__}; expected one class decorated with @register."
+        )
     return plugin
 
 
@@ -95,11 +99,14 @@ def register(plugin: type, required: tuple[str, ...]) -> None:
     """Note the one plugin class of a module. Raises PluginError for a second one or a missing class attribute."""
     for attribute in required:
         if not getattr(plugin, attribute, None):
-            raise PluginError(f"{plugin.__module__}.{plugin.__qualname__} has no {attribute!r}; expected a class attribute.")
+            raise PluginError(
+                f"{plugin.__module__}.{plugin.__qualname__} has no {attribute!r}; expected a class attribute."
+            )
     earlier = _registered.setdefault(plugin.__module__, plugin)
     if earlier.__qualname__ != plugin.__qualname__:
         raise PluginError(
-            f"{plugin.__module__} registers both {earlier.__qualname__} and {plugin.__qualname__}; expected one class a file."
+            f"{plugin.__module__} registers both {earlier.__qualname__} and {plugin.__qualname__}; "
+            "expected one class a file."
         )
     _registered[plugin.__module__] = plugin
 
@@ -138,7 +145,9 @@ def declared(package: str, name: str, card_type: Callable[..., Any]) -> tuple[di
     raise PluginError(f"plugin {path} has no class decorated with @register; expected exactly one.")
 
 
-def _declarations(node: ast.ClassDef, path: Path, card_type: Callable[..., Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _declarations(
+    node: ast.ClassDef, path: Path, card_type: Callable[..., Any]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     cards: dict[str, Any] = {}
     presets: tuple[str, ...] = ()
     for statement in node.body:
@@ -149,18 +158,21 @@ def _declarations(node: ast.ClassDef, path: Path, card_type: Callable[..., Any])
         if _name_of(target) == "card":
             cards[""] = _literal_card(value, path, card_type)
         elif _name_of(target) == "cards" and isinstance(value, ast.Dict):
-            cards = {_literal(key, path): _literal_card(item, path, card_type) for key, item in zip(value.keys, value.values)}
+            for key, item in zip(value.keys, value.values, strict=True):
+                cards[_literal(key, path)] = _literal_card(item, path, card_type)
         elif _name_of(target) == "presets" and isinstance(value, ast.Dict):
             presets = tuple(_literal(key, path) for key in value.keys)
     if not cards:
-        raise PluginError(f"plugin {path}: class {node.name} declares no card; expected `card = ...` or `cards = {{...}}`.")
+        raise PluginError(
+            f"plugin {path}: class {node.name} declares no card; expected `card = ...` or `cards = {{...}}`."
+        )
     return cards, presets
 
 
 def _literal_card(node: ast.expr, path: Path, card_type: Callable[..., Any]) -> Any:
-    if not isinstance(node, ast.Call) or node.args:
+    if not isinstance(node, ast.Call) or node.args or any(keyword.arg is None for keyword in node.keywords):
         raise PluginError(f"plugin {path}, line {node.lineno}: a card must be one call with keyword arguments only.")
-    fields = {keyword.arg: _literal(keyword.value, path) for keyword in node.keywords}
+    fields = {keyword.arg: _literal(keyword.value, path) for keyword in node.keywords if keyword.arg is not None}
     try:
         return card_type(**fields)
     except TypeError as error:
@@ -169,7 +181,7 @@ def _literal_card(node: ast.expr, path: Path, card_type: Callable[..., Any]) -> 
 
 def _literal(node: ast.expr | None, path: Path) -> Any:
     try:
-        return ast.literal_eval(node)  # type: ignore[arg-type]  # a None key (`**other`) is refused just below
+        return ast.literal_eval(node or ast.Pass())  # a None key stands for `**other`, which is no literal
     except (ValueError, TypeError) as error:
         line = getattr(node, "lineno", "?")
         raise PluginError(

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from zsadbench.results import Record
 
@@ -19,6 +28,7 @@ class ConsoleProgress:
         """Draw on the given bars."""
         self._bars = bars
         self._task: TaskID | None = None
+        self._said: set[str] = set()
 
     def begin(self, cells: int, images: int) -> None:
         """Start the bar: `images` counts every (method, image) pair."""
@@ -30,20 +40,28 @@ class ConsoleProgress:
             self._bars.update(self._task, advance=images, description=label)
 
     def finish_cell(self, record: Record) -> None:
-        """Say at once why a cell has no numbers, once for each sentence."""
+        """Say at once why a cell has no numbers; a reason that many categories share is said once."""
         if record.status != "done":
             reason = (record.error or "").strip().splitlines()[-1]
-            self._bars.console.print(
-                f"{record.dataset}/{record.category} {record.method}: {record.status.replace('_', ' ')}: {reason}",
-                highlight=False, markup=False, soft_wrap=True,
-            )  # fmt: skip
+            self._say(f"{record.dataset} {record.method}: {record.status.replace('_', ' ')}: {reason}")
+
+    def _say(self, sentence: str) -> None:
+        if sentence not in self._said:
+            self._said.add(sentence)
+            self._bars.console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+    def show_warning(self, message: Warning | str) -> None:
+        """Print a warning as a sentence, once (takes the place of warnings.showwarning)."""
+        self._say(f"Note: {message}")
 
 
 @contextmanager
 def console_progress(quiet: bool) -> Iterator[ConsoleProgress]:
-    """Show the bars of a run while the block runs; with `quiet` or without a terminal only failures are printed."""
-    with _bars(quiet) as bars:
-        yield ConsoleProgress(bars)
+    """Show the bars of a run while the block runs; with `quiet` or without a terminal only notes and failures."""
+    with _bars(quiet) as bars, warnings.catch_warnings():
+        progress = ConsoleProgress(bars)
+        warnings.showwarning = lambda message, *_: progress.show_warning(message)
+        yield progress
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from dataclasses import asdict
 import numpy as np
 import torch
 
-from zsadbench import __version__, results
+from zsadbench import __version__
 from zsadbench.datasets import Sample
 from zsadbench.errors import NeedsCheckpoint, RecordError, ZsadError
 from zsadbench.evaluation import Evaluation

@@ -1,8 +1,8 @@
 """The result record of one cell, where it lies, and how it is written and read.
 
 A cell is (method, dataset, category). Its record is `RUN/DATASET/METHOD/CATEGORY.json`, and beside it
-`CATEGORY.csv` holds the score of every image. Records are deterministic: no times, no paths. Numbers keep full precision;
-rounding happens in tables alone.
+`CATEGORY.csv` holds the score of every image. Records are deterministic: no times, no paths. Numbers keep full
+precision; rounding happens in tables alone.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def load(path: Path) -> Record:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data.get("format") != FORMAT:
-            raise RecordError(f"{path} has record format {data.get('format')!r}; expected {FORMAT}. Run the cell again.")
+            raise RecordError(
+                f"{path} has record format {data.get('format')!r}; expected {FORMAT}. Run the cell again."
+            )
         return Record(**data)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise RecordError(f"{path} is not a zsadbench record: {error}. Delete it and run the cell again.") from error
@@ -106,9 +108,14 @@ def load_scores(run: Path, record: Record) -> list[ImageScore]:
     path = record_path(run, record.dataset, record.method, record.category).with_suffix(".csv")
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [ImageScore(row["sample"], int(row["label"]), row["defect"], float(row["score"])) for row in csv.DictReader(file)]
+            return [
+                ImageScore(row["sample"], int(row["label"]), row["defect"], float(row["score"]))
+                for row in csv.DictReader(file)
+            ]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RecordError(f"{path} is not a scores file: {error}. Delete it and its record and run the cell again.") from error
+        raise RecordError(
+            f"{path} is not a scores file: {error}. Delete it and its record and run the cell again."
+        ) from error
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -116,7 +123,9 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=".", suffix=".part", delete=False
+        ) as file:
             temporary = Path(file.name)
             file.write(text)
             file.flush()
@@ -125,7 +134,9 @@ def write_atomically(path: Path, text: str) -> None:
     except OSError as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        raise RecordError(f"{path} could not be written: {error.strerror or error}. Free some space and run the same command again.") from error
+        raise RecordError(
+            f"{path} could not be written: {error.strerror or error}. Free some space and run the same command again."
+        ) from error
 
 
 def mean(values: Iterable[float | None]) -> tuple[float | None, int, int]:

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from zsadbench import encoders, methods, recording, results, sampling
 from zsadbench.datasets import Sample
-from zsadbench.encoders.base import Encoder
 from zsadbench.encoders import weights as weight_files
+from zsadbench.encoders.base import Encoder
 from zsadbench.errors import NeedsCheckpoint, RecordError, ZsadError
 from zsadbench.evaluation import GroundTruth, evaluate
 from zsadbench.loading import ChunkStore, ImageBatch, positions
@@ -82,7 +82,9 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RecordError(f"--out {folder} cannot be created: {error.strerror or error}. Choose another folder.") from error
+        raise RecordError(
+            f"--out {folder} cannot be created: {error.strerror or error}. Choose another folder."
+        ) from error
 
 
 def _run_group(group: Sequence[Cell], request: Request, progress: Progress, pool: Executor) -> Iterator[Record]:
@@ -161,9 +163,10 @@ def _run_category(
     sharing: dict[Preprocess, list[tuple[Cell, Method]]] = {}
     for cell in cells:
         method = ready[cell.planned.name]
-        refused = method if isinstance(method, ZsadError) else _leak(cell, method, request)
-        if refused is not None:
-            yield _save_failure(cell, refused, request)
+        if isinstance(method, ZsadError):
+            yield _save_failure(cell, method, request)
+        elif (leak := _leak(cell, method, request)) is not None:
+            yield _save_failure(cell, leak, request)
         else:
             sharing.setdefault(method.preprocess, []).append((cell, method))
     for members in sharing.values():
@@ -269,7 +272,10 @@ class _Crash(ZsadError):
 
 
 def _guard(action: Callable[[], Any], request: Request) -> Any:
-    """Return what the action returns, or the ZsadError that says why it failed; results that cannot be written still raise."""
+    """Return what the action returns, or the ZsadError that says why it failed.
+
+    Results that cannot be written still raise: going on would lose more of them.
+    """
     try:
         return action()
     except RecordError:

@@ -63,8 +63,8 @@ def references(dataset: Dataset, category: str, shots: int, seed: int) -> tuple[
     normal = [sample for sample in dataset.samples(category, "train") if sample.label == 0]
     if len(normal) < shots:
         raise DataError(
-            f"dataset {dataset.name}, category {category}: {shots} normal reference images are needed, the train split has "
-            f"{len(normal)}. Use fewer shots or complete the train split."
+            f"dataset {dataset.name}, category {category}: {shots} normal reference images are needed, the train split "
+            f"has {len(normal)}. Use fewer shots or complete the train split."
         )
     drawn = generator(seed, dataset.name, category, "references").permutation(len(normal))[:shots]
     return tuple(normal[i] for i in drawn)

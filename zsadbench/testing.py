@@ -1,4 +1,4 @@
-"""The contracts as executable checks, shipped for plugin authors: `check_method("my_method")`, `check_dataset(dataset)`.
+"""The contracts as executable checks for plugin authors: `check_method("my_method")`, `check_dataset(dataset)`.
 
 Each failed check is an AssertionError that says which rule of `zsadbench.methods` was broken.
 """
@@ -20,7 +20,7 @@ from zsadbench.methods import Method, Prediction, TrainableMethod
 
 __all__ = ["check_dataset", "check_method", "toy_images"]
 
-TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}  # float32 sums in another order; a wrong formula is off by far more
+RTOL, ATOL = 1e-4, 1e-5  # float32 sums in another order; a wrong formula is off by far more
 
 
 def toy_images(count: int, size: int, seed: int = 0) -> Tensor:
@@ -37,9 +37,9 @@ def toy_images(count: int, size: int, seed: int = 0) -> Tensor:
 def check_method(name: str, encoder: str | Encoder = "tiny", count: int = 6, **changes: Any) -> None:
     """Hold a method to its contract on `count` toy images with a small encoder.
 
-    Checks: shape, dtype and finiteness; determinism; no mutation of its inputs; no gradients kept; that `request` covers what
-    predict asks for, so that runs can share passes; and what `scope` promises: "image" results depend on that image
-    alone, "batch" and "category" results move with their images when the order changes.
+    Checks: shape, dtype and finiteness; determinism; no mutation of its inputs; no gradients kept; that `request`
+    covers what predict asks for, so that runs can share passes; and what `scope` promises: "image" results
+    depend on that image alone, "batch" and "category" results move with their images when the order changes.
     """
     method = methods.create(name, encoder=encoder, **changes)
     if isinstance(method, TrainableMethod):
@@ -49,7 +49,9 @@ def check_method(name: str, encoder: str | Encoder = "tiny", count: int = 6, **c
     if method.shots:
         references = toy_images(method.shots, method.preprocess.size, seed=1)
         with torch.inference_mode():
-            method.remember(loading.from_tensor(references, category, [Path(f"reference_{i}.png") for i in range(method.shots)]))
+            method.remember(
+                loading.from_tensor(references, category, [Path(f"reference_{i}.png") for i in range(method.shots)])
+            )
     before = images.clone()
     first = _predict(method, images, category)
     assert torch.equal(images, before), f"{name} changed its input images; expected them untouched"
@@ -91,12 +93,14 @@ def _check_permutation(method: Method, images: Tensor, category: Category, expec
     order = torch.cat([chunk.flip(0) for chunk in torch.arange(len(images)).split(size)])
     moved = _predict(method, images[order], category)
     back = Prediction(moved.scores[order.argsort()], moved.maps[order.argsort()])
-    _assert_same(back, expected, f'{method.name} has scope "{method.scope}", but results depend on the order of its images')
+    _assert_same(
+        back, expected, f'{method.name} has scope "{method.scope}", but results depend on the order of its images'
+    )
 
 
 def _assert_same(got: Prediction, expected: Prediction, message: str, exact: bool = False) -> None:
     for field, one, other in zip(Prediction._fields, got, expected, strict=True):
-        same = torch.equal(one, other) if exact else torch.allclose(one, other, **TOLERANCE)
+        same = torch.equal(one, other) if exact else torch.allclose(one, other, RTOL, ATOL)
         assert same, f"{message}: {field} differ by up to {(one - other).abs().max():.3g}"
 
 

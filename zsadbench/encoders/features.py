@@ -36,7 +36,9 @@ class FeatureRequest:
 
     def __or__(self, other: FeatureRequest) -> FeatureRequest:
         """Return the request for everything that either asks for."""
-        return FeatureRequest(**{field.name: getattr(self, field.name) | getattr(other, field.name) for field in fields(self)})
+        return FeatureRequest(
+            **{field.name: getattr(self, field.name) | getattr(other, field.name) for field in fields(self)}
+        )
 
     def keys(self) -> frozenset[str]:
         """Return the names of the tensors that answer this request, as Features stores them."""
@@ -104,7 +106,7 @@ class Features:
 
     @property
     def embedding(self) -> Tensor:
-        """The image embedding after the projection, not normalised: [B, joint width] (equals `cls` without a projection)."""
+        """The image embedding after the projection, not normalised: [B, J] (`cls` where there is no projection)."""
         return self.tensors["embedding"]
 
     def covers(self, request: FeatureRequest) -> bool:

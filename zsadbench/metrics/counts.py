@@ -21,7 +21,7 @@ _MANTISSA = (1 << OCTAVE_BITS) - 1
 _MAGNITUDE = 0x7FFFFFFF
 _BLOCK = 1 << 16  # keys handled at a time, so that temporaries stay in the cache
 _MAX_BINS = 1 << 24  # of the table that `_count_at` makes: 64 MiB
-_BINS_PER_KEY = 8  # there: enough that few negatives share a bin with a positive, few enough for the cache
+_BINS_PER_KEY = 16  # there: enough that few negatives share a bin with a positive, few enough for the cache
 _UINT32_MAX = 2**32 - 1
 
 
