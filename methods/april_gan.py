@@ -14,10 +14,21 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from zsadbench import losses
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest
 from zsadbench.errors import NeedsCheckpoint, WeightsError
-from zsadbench.methods import Batch, EncoderConfig, MethodCard, Prediction, TrainableMethod, register
+from zsadbench.methods import (
+    Batch,
+    EncoderConfig,
+    MethodCard,
+    Prediction,
+    Stage,
+    TrainableMethod,
+    TrainingBatch,
+    TrainRecipe,
+    register,
+)
 from zsadbench.postprocess import resize_maps
 from zsadbench.similarity import CategoryText, TextSource, abnormal_logit, unit
 
@@ -37,6 +48,7 @@ class AprilGanConfig(EncoderConfig):
     align_corners: bool = True  # §5
     sigma: float = 0.0  # §7
     trained_on: str = "visa"  # dataset of the checkpoint; official files do not say it
+    recipe: TrainRecipe = TrainRecipe((Stage(epochs=15, lr=1e-3, betas=(0.5, 0.999)),), batch_size=8)  # §8, on VisA
 
 
 @register
@@ -50,7 +62,13 @@ class AprilGan(TrainableMethod):
         code="ByChelsea/VAND-APRIL-GAN@f13b8a6",
         notes="The released weights were trained with the prompts of one class for each mixed batch (specs §10).",
     )
-    presets = {"visa": AprilGanConfig(), "mvtec": AprilGanConfig(trained_on="mvtec")}
+    presets = {
+        "visa": AprilGanConfig(),
+        "mvtec": AprilGanConfig(
+            trained_on="mvtec",
+            recipe=TrainRecipe((Stage(epochs=3, lr=1e-3, betas=(0.5, 0.999)),), batch_size=8, mosaic=0.2),  # §8
+        ),
+    }
 
     def __init__(self, config: AprilGanConfig, encoder: Encoder, text: TextSource | None = None) -> None:
         """Choose the layers; `text` replaces prompts and text tower. Raises WeightsError."""
@@ -59,7 +77,6 @@ class AprilGan(TrainableMethod):
         self.layers = config.layers or encoder.stages(4)
         self.request = FeatureRequest(tokens=frozenset(self.layers), cls=True)
         self.align_corners, self.sigma = config.align_corners, config.sigma
-        self.linear: LinearLayers | None = None  # until there are weights
 
     def initialise(self, seed: int) -> None:
         """Draw layers as torch's `Linear` does by default (§4), from a generator of their own."""
@@ -68,7 +85,7 @@ class AprilGan(TrainableMethod):
         bound = self.encoder.width**-0.5
         for parameter in linear.parameters():
             nn.init.uniform_(parameter, -bound, bound, generator)
-        self.linear = linear.to(self.encoder.device)
+        self.trained = linear.to(self.encoder.device)
 
     def load_checkpoint(self, tensors: Mapping[str, Tensor], origin: str) -> None:
         """Take `fc.{i}.weight` [J, D] and `fc.{i}.bias` [J], alone or below the official `trainable_linearlayer`.
@@ -89,12 +106,12 @@ class AprilGan(TrainableMethod):
                     f"{self.encoder.spec}. Choose the checkpoint that belongs to this encoder."
                 )
         linear.load_state_dict(found)
-        self.linear = linear.to(self.encoder.device)
+        self.trained = linear.to(self.encoder.device)
         self.trained_on = frozenset({self.config.trained_on})
 
     def predict(self, batch: Batch) -> Prediction:
         """Score B images: scores [B] in 0..1 are CLIP's own (§6), maps [B, S, S] in 0..number of layers (§5)."""
-        if self.linear is None:
+        if self.trained is None:
             raise NeedsCheckpoint(
                 f"{self.name or 'april_gan'} needs trained linear layers; got none. "
                 f"Give an official checkpoint with --checkpoint {self.name or 'april_gan'}=PATH."
@@ -105,12 +122,24 @@ class AprilGan(TrainableMethod):
         maps = sum(self.stage_map(features.tokens(layer), i, text) for i, layer in enumerate(self.layers))
         return Prediction(scores, maps)
 
+    def loss(self, batch: TrainingBatch, labels: Tensor, masks: Tensor, stage: str = "") -> dict[str, Tensor]:
+        """Return focal and Dice loss of every stage's map, each a sum over the stages (§8)."""
+        tokens = batch.features(self.encoder, FeatureRequest(tokens=self.request.tokens))
+        text = torch.stack([self.text(category) for category in batch.categories])
+        maps = [self.stage_map(tokens.tokens(layer), i, text) for i, layer in enumerate(self.layers)]
+        return {
+            "focal": sum(losses.focal(torch.stack([1 - map_, map_], dim=1), masks) for map_ in maps),
+            "dice": sum(losses.dice(map_, masks) for map_ in maps),
+        }
+
     def stage_map(self, tokens: Tensor, stage: int, text: Tensor) -> Tensor:
         """Return one stage's abnormal probability at the input size: tokens [B, L, D] -> [B, S, S], differentiable.
 
+        text: [2, J] for all images, or [B, 2, J].
+
         Logits are upsampled before the softmax (specs/methods/april_gan.md §5).
         """
-        logits = abnormal_logit(unit(self.linear(tokens, stage)), text, self.config.logit_scale)
+        logits = abnormal_logit(unit(self.trained(tokens, stage)), text, self.config.logit_scale)
         grid = logits.unflatten(1, (self.encoder.grid, self.encoder.grid))
         return resize_maps(grid, self.encoder.size, self.align_corners).sigmoid()
 

@@ -1,8 +1,8 @@
 """CLIP-AD's SDP: value-value attention in every block, four stages, representative text vectors, no training.
 
-Paper: Chen et al., "CLIP-AD: A Language-Guided Staged Dual-Path Model for Zero-shot Anomaly Detection", arXiv 2311.00453;
-code read: ByChelsea/CLIP-AD@f004973 (specs/methods/clip_ad_sdp.md, rvs.md). Where paper and code disagree, the code is
-followed (§10, §11). Not reproduced: the ResNet encoders of its Table 8, fp16 autocast.
+Paper: Chen et al., "CLIP-AD: A Language-Guided Staged Dual-Path Model for Zero-shot Anomaly Detection", arXiv
+2311.00453; code read: ByChelsea/CLIP-AD@f004973 (specs/methods/clip_ad_sdp.md, rvs.md). Where paper and code disagree,
+the code is followed (§10, §11). Not reproduced: the ResNet encoders of its Table 8, fp16 autocast.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class ClipAdConfig(EncoderConfig):
     rvs_half: bool = False  # round the vectors through float16 as the code does for kde, mean_shift, dbscan (rvs.md §4)
     stages: int = 4  # parts of equal depth, each with a surgery path of its own (§4)
     used_stages: tuple[int, ...] | None = None  # those that the map sums, 1-based; None: all. Table 5's "blocks" (§12)
-    official_aliasing: bool = True  # class token of a stage: after the next block's attention, by a slip of the code (§4)
+    official_aliasing: bool = True  # a stage's class token has seen the next block's attention, as in the code (§4)
     cls_temperature: float = 1.0  # of the class token's weights for normal and abnormal (§5)
     logit_scale: float = 100.0  # of the class token's abnormal probability (§6)
     image_score: Literal["minmax_sum", "sum", "class_token"] = "minmax_sum"  # code; paper's text; without map (§6)
-    multi_crop: bool = False  # average the class token's probability with that of ten crops (supplement D, winclip.md §10)
+    multi_crop: bool = False  # also average the class token over ten crops (supplement D; winclip.md §10)
     align_corners: bool = False  # §5
     sigma: float = 8.0  # the code's; the paper says there is none (§7)
 
@@ -130,13 +130,12 @@ class ClipAd(Method):
 
     def maps(self, features: Features, text: Tensor) -> Tensor:
         """Return the summed surgery maps of the used stages: [B, g, g] (§5)."""
-        similarities = [
-            surgery(unit(self.stage_tokens(features, stage)), text, self.config.cls_temperature) for stage in self.stages
-        ]
-        return torch.stack(similarities).sum(dim=0)[:, 1:].unflatten(1, (self.encoder.grid, self.encoder.grid))
+        tokens = (unit(self.stage_tokens(features, stage)) for stage in self.stages)
+        summed = sum(surgery(stage, text, self.config.cls_temperature) for stage in tokens)
+        return summed[:, 1:].unflatten(1, (self.encoder.grid, self.encoder.grid))
 
     def stage_tokens(self, features: Features, stage: range) -> Tensor:
-        """Return CLIP's class token and the surgery path's patches of a stage in the joint space: [B, 1 + L, J] (§4)."""
+        """Return CLIP's class token and a stage's surgery patches in the joint space: [B, 1 + L, J] (§4)."""
         patches = sum(features.vv(layer)[:, self.encoder.prefixes :] for layer in stage)
         tokens = torch.cat([self._class_token(features, stage[-1])[:, None], patches], dim=1)
         return self.encoder.project(tokens)

@@ -1,8 +1,8 @@
 """CLIP Surgery: value-value attention beside the last blocks, and similarities without what all labels have in common.
 
 Paper: Li et al., "A Closer Look at the Explainability of Contrastive Language-Image Pre-training", Pattern Recognition
-2025, arXiv 2304.05653; code read: xmed-lab/CLIP_Surgery@d4696d4 (specs/methods/clip_surgery.md). It explains labels, not
-anomalies: the default preset re-creates the baseline of the CLIP-AD paper, whose code and settings are unpublished (§14).
+2025, arXiv 2304.05653; code read: xmed-lab/CLIP_Surgery@d4696d4 (specs/methods/clip_surgery.md). It explains labels,
+not anomalies: the default preset re-creates the baseline of the CLIP-AD paper, whose settings are unpublished (§14).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ClipSurgeryConfig(EncoderConfig):
     path: Literal["surgery", "original"] = "surgery"  # where patch tokens come from; original: CLIP as it is
     blocks: int = 6  # the last blocks, which have a surgery path (§4)
     start: Literal["residual", "attention"] = "residual"  # it starts from the stream before them, or from nothing (§14)
-    similarity: Literal["labels", "empty_text", "plain"] = "labels"  # removed: the labels' mean, text of "", nothing (§5)
+    similarity: Literal["labels", "empty_text", "plain"] = "labels"  # less the labels' mean, less text "", as is (§5)
     temperature: float = 2.0  # of the class token's label weights (§5); 1 in CLIP-AD's own method
     minmax_maps: bool = False  # scale each map to 0..1, as the demo does; wrong for pixel metrics across images (§5)
     text_ensemble: Literal["mean", "pca", "kde", "mean_shift", "dbscan"] = "dbscan"  # parameters as on MVTec AD (§14)
@@ -76,19 +76,16 @@ class ClipSurgery(Method):
         "direct": ClipSurgeryConfig(path="original", similarity="plain"),  # CLIP-AD Table 7 (clip_ad_sdp.md §12)
     }
 
-    def __init__(
-        self, config: ClipSurgeryConfig, encoder: Encoder, text: TextSource | None = None, empty: Tensor | None = None
-    ) -> None:
-        """Choose the blocks; `text` and `empty` [J] replace prompts and text tower. Raises WeightsError, OptionError."""
+    def __init__(self, config: ClipSurgeryConfig, encoder: Encoder, text: TextSource | None = None) -> None:
+        """Choose the blocks; `text` replaces prompts and text tower. Raises WeightsError, OptionError."""
         super().__init__(config, encoder)
         if not 1 <= config.blocks <= encoder.depth:
             raise OptionError(
                 f"clip_surgery.blocks is {config.blocks}; expected 1 to {encoder.depth}, the blocks of {encoder.spec}."
             )
         self.text = text or CategoryText(encoder, "clip_ad", noun=config.noun, ensemble=config.text_ensemble)
-        self.empty = empty
-        if config.similarity == "empty_text" and empty is None:
-            self.empty = prompts.template_feature(encoder.text, prompts.get("clip_surgery").templates, "")
+        if config.similarity == "empty_text":
+            self.empty = prompts.template_feature(encoder.text, prompts.get("clip_surgery").templates, "")  # [J] (§3)
         self.align_corners, self.sigma = config.align_corners, config.sigma
         self.request = self._request()
 
@@ -154,7 +151,10 @@ def label_surgery(tokens: Tensor, text: Tensor, temperature: float) -> Tensor:
 
 
 def empty_surgery(tokens: Tensor, text: Tensor, empty: Tensor) -> Tensor:
-    """Return similarities less that of the empty text: unit tokens [B, T, J], text [K, J], empty [J] -> [B, T, K] (§5)."""
+    """Return similarities less that of the empty text: tokens [B, T, J], text [K, J], empty [J] -> [B, T, K] (§5).
+
+    All of length 1.
+    """
     return tokens @ (text - empty).T
 
 

@@ -20,6 +20,7 @@ from zsadbench.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
     from zsadbench.datasets import Category
     from zsadbench.encoders.base import Encoder
@@ -138,18 +139,72 @@ def check_prediction(prediction: Prediction, batch: Batch, name: str) -> None:
             raise ContractError(f"method {name}: {field_name} hold NaN or infinity for {path}; expected finite values.")
 
 
+class TrainingBatch(Protocol):
+    """Images that a training step sees; unlike a Batch it may mix categories."""
+
+    categories: tuple[Category, ...]  # one an image
+    paths: tuple[Path, ...]
+
+    @property
+    def images(self) -> Tensor:
+        """Preprocessed images [B, 3, S, S] float32 on the device."""
+
+    def features(self, encoder: Encoder, request: FeatureRequest) -> Features:
+        """Return the frozen encoder's results for these images, without gradients."""
+
+    def __len__(self) -> int:
+        """Return B, the number of images."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a training: what is optimised, how, and for how long."""
+
+    epochs: int
+    lr: float
+    name: str = ""  # passed to `loss`, for methods whose stages have different losses
+    parameters: tuple[str, ...] = ("",)  # prefixes of names in `trained`; "" is all of them
+    optimiser: Literal["adam", "adamw"] = "adam"
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainRecipe:
+    """How a method is trained; part of its options, so that another recipe is another preset."""
+
+    stages: tuple[Stage, ...]
+    batch_size: int
+    shuffle: bool = True  # drawn from the seed, anew each epoch; False: the dataset's order
+    mosaic: float = 0.0  # chance that an image becomes a 2 x 2 mosaic of its category (specs/methods/april_gan.md §8)
+
+
 class TrainableMethod(Method):
     """A method with trained weights beside its frozen encoder."""
 
+    trained: Module | None = None  # the trainable part; its state dict is the checkpoint. None until there are weights
     trained_on: frozenset[str] | None = None  # dataset names from the checkpoint; None: unknown
+
+    @property
+    def recipe(self) -> TrainRecipe:
+        """The training recipe: the field `recipe` of the options."""
+        recipe: TrainRecipe = self.config.recipe
+        return recipe
 
     @abstractmethod
     def initialise(self, seed: int) -> None:
-        """Draw fresh trainable weights, as at the start of a training."""
+        """Set `trained` to fresh weights on the encoder's device, as at the start of a training."""
+
+    @abstractmethod
+    def loss(self, batch: TrainingBatch, labels: Tensor, masks: Tensor, stage: str = "") -> dict[str, Tensor]:
+        """Return the terms whose sum is minimised, differentiable in `trained`.
+
+        labels: [B] int64, 1 is anomalous; masks: [B, S, S] float32 of 0 and 1, at the input size.
+        """
 
     @abstractmethod
     def load_checkpoint(self, tensors: Mapping[str, Tensor], origin: str) -> None:
-        """Take trained tensors under the official key names; raises WeightsError naming the key that does not fit."""
+        """Set `trained` from official or our own key names; raises WeightsError naming the key that does not fit."""
 
 
 AnyMethod = TypeVar("AnyMethod", bound=type[Method])

@@ -47,11 +47,14 @@ class CategoryText:
 
 
 def abnormal_logit(features: Tensor, text: Tensor, scale: float) -> Tensor:
-    """Return scale * (cos(abnormal) - cos(normal)) of unit features [..., J] with unit text [2, J]: [...].
+    """Return scale * (cos(abnormal) - cos(normal)) of unit features [..., J] with unit text: [...].
+
+    text: [2, J] for all, or [B, 2, J] with one pair for each of B leading features [B, L, J].
 
     Its sigmoid is the abnormal probability of the two-class softmax over scale * cosine.
     """
-    return scale * (features @ (text[1] - text[0]))
+    direction = text[..., 1, :] - text[..., 0, :]
+    return scale * (features @ direction.unsqueeze(-1)).squeeze(-1)
 
 
 def nearest_distance(tokens: Tensor, memory: Tensor) -> Tensor:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from zsadbench import datasets
+from zsadbench import datasets, results, runner
+from zsadbench.datacheck import check_dataset
 from zsadbench.masks import read_mask
+from zsadbench.plan import Request, make_plan
 from zsadbench.preprocess import decode_image
+from zsadbench.protocol import Protocol
 
 
 @pytest.fixture
@@ -30,6 +35,45 @@ def paint(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A function (name, pixels, format=None, **options) that writes given pixels, if asked under a name that lies."""
+
+    def write(name, pixels, format=None, **options):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+        image.save(path, format, **options)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def blob():
+    """A function (height, width, value=255) that returns a mask [H, W] uint8 with one marked square of 3 x 3 pixels."""
+
+    def draw(height, width, value=255):
+        mask = np.zeros((height, width), np.uint8)
+        mask[1:4, 1:4] = value
+        return mask
+
+    return draw
+
+
+@pytest.fixture
+def verify(summary):
+    """A function (name, root, rows) that holds a replica to the contract and to its expected samples; returns it."""
+
+    def check(name, root, rows):
+        dataset = datasets.create(name, root)
+        check_dataset(dataset)
+        assert summary(dataset) == rows
+        return dataset
+
+    return check
 
 
 @pytest.fixture
@@ -60,6 +104,28 @@ def marked_pixels():
         return [int(mask.sum()) for mask in masks]
 
     return count
+
+
+class Finished(NamedTuple):
+    """The record of one cell, and the score of every image."""
+
+    record: results.Record
+    scores: list[float]
+
+
+@pytest.fixture
+def run_method(tmp_path_factory, toys):
+    """A function (method, dataset, data root, **protocol) that runs the whole harness and returns every cell."""
+
+    def run(method, dataset, root, **protocol):
+        out = tmp_path_factory.mktemp("run")
+        request = Request([method], [dataset], data_root=root, out=out, protocol=Protocol(batch_size=4, **protocol))
+        progress = Mock()
+        runner.run(make_plan(request), request, progress)
+        records = [call.args[0] for call in progress.finish_cell.call_args_list]
+        return [Finished(record, [row.score for row in results.load_scores(out, record)]) for record in records]
+
+    return run
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ def test_official_file_is_read_and_sets_what_the_weights_were_trained_on(
     assert method.trained_on is None
     method.load_checkpoint(read_checkpoint(path), str(path))
     assert method.trained_on == {"mvtec"}
-    assert torch.equal(method.linear.fc[3].bias, checkpoint(encoder)["fc.3.bias"])
+    assert torch.equal(method.trained.fc[3].bias, checkpoint(encoder)["fc.3.bias"])
 
 
 def test_weights_of_another_shape_are_refused_with_both_shapes(encoder: encoders.base.Encoder) -> None:
@@ -148,5 +148,5 @@ def test_stage_maps_are_differentiable_in_the_layers(encoder: encoders.base.Enco
     with torch.no_grad():
         tokens = batch.features(encoder, method.request).tokens(3)
     method.stage_map(tokens, 0, method.text(CATEGORY)).sum().backward()
-    assert method.linear.fc[0].weight.grad.abs().sum() > 0
-    assert method.linear.fc[1].weight.grad is None
+    assert method.trained.fc[0].weight.grad.abs().sum() > 0
+    assert method.trained.fc[1].weight.grad is None
