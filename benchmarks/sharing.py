@@ -62,7 +62,10 @@ def main() -> None:
     alone = {name: statistics.median(times) for name, times in apart.items()}
     shared = statistics.median(together)
     rows = [[name, value, value / shared] for name, value in alone.items()]
-    rows += [["sum of separate runs", sum(alone.values()), sum(alone.values()) / shared], ["one shared run", shared, 1.0]]
+    rows += [
+        ["sum of separate runs", sum(alone.values()), sum(alone.values()) / shared],
+        ["one shared run", shared, 1.0],
+    ]
     print(tabulate(rows, headers=["run", "seconds", "of the shared run"], tablefmt="github", floatfmt=".2f"))
     print(f"\nshared / costliest alone: {shared / max(alone.values()):.2f}")
     print(f"shared / sum of separate: {shared / sum(alone.values()):.2f}")

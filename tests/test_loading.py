@@ -7,6 +7,7 @@ import torch
 
 from zsadbench.datasets import Category
 from zsadbench.encoders.features import FeatureRequest, Features
+from zsadbench.errors import RecordError
 from zsadbench.loading import ChunkStore, from_tensor, positions
 from zsadbench.spill import Spill
 
@@ -126,3 +127,17 @@ def test_a_batch_from_a_tensor_behaves_like_any_other():
     batch = from_tensor(images, CATEGORY)
     assert torch.equal(batch.images, images)
     assert [len(part) for part in batch.split(2)] == [2, 2, 1]
+
+
+def test_a_full_disk_is_a_sentence_that_names_the_folder(tmp_path):
+    class FullFile:
+        def seek(self, position):
+            return position
+
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    spill = Spill(tmp_path)
+    spill._file = FullFile()
+    with pytest.raises(RecordError, match="no room for temporary results: No space left on device"):
+        spill.write(torch.ones(3))

@@ -43,7 +43,8 @@ def test_a_wheel_lists_every_plugin_of_the_checkout(site):
     code = (
         "import json, zsadbench; from zsadbench import methods, datasets\n"
         "assert zsadbench.__file__.startswith(sys.path[0])\n"
-        "print(json.dumps([[m.name for m in methods.available()], sorted({d.name.partition('.')[0] for d in datasets.available()})]))"
+        "names = [[m.name for m in methods.available()], [d.name.partition('.')[0] for d in datasets.available()]]\n"
+        "print(json.dumps([sorted(set(kind)) for kind in names]))"
     )
     found_methods, found_datasets = json.loads(run(site, code))
     assert found_methods == sorted(path.stem for path in (ROOT / "methods").glob("*.py"))

@@ -90,7 +90,7 @@ def _check_image_scope(method: Method, images: Tensor, category: Category, whole
 def _check_permutation(method: Method, images: Tensor, category: Category, expected: Prediction) -> None:
     """Reverse the order within each batch: every image must keep its result."""
     size = method.batch_images if method.scope == "batch" and method.batch_images else len(images)
-    order = torch.cat([chunk.flip(0) for chunk in torch.arange(len(images)).split(size)])
+    order = torch.cat([chunk.flip(0) for chunk in torch.split(torch.arange(len(images)), size)])
     moved = _predict(method, images[order], category)
     back = Prediction(moved.scores[order.argsort()], moved.maps[order.argsort()])
     _assert_same(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from zsadbench import datasets
 from zsadbench.datacheck import check
 
-I, II = "Type-I RSDDs dataset", "Type-II RSDDs dataset"
+TYPE_1, TYPE_2 = "Type-I RSDDs dataset", "Type-II RSDDs dataset"
 
 
 def test_raw_images_and_masks_share_a_name_and_no_image_is_normal(paint, store, blob, tmp_path, verify, marked_pixels):
-    for folder, names, width in ((I, ("rail_1", "rail_10"), 16), (II, ("rail_2",), 6)):
+    for folder, names, width in ((TYPE_1, ("rail_1", "rail_10"), 16), (TYPE_2, ("rail_2",), 6)):
         for name in names:
             store(f"RSDDs/RSDDs dataset/{folder}/Rail surface images/{name}.jpg", blob(100, width, 90) + 60)
             store(f"RSDDs/RSDDs dataset/{folder}/GroundTruth/{name}.jpg", blob(100, width), quality=75)
