@@ -14,16 +14,14 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from zsadbench import mutual
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest
 from zsadbench.errors import OptionError, UsageError
 from zsadbench.methods import Batch, EncoderConfig, Method, MethodCard, Prediction, Scope, register
 from zsadbench.postprocess import resize_maps
 from zsadbench.similarity import unit
-
-BLOCK_ELEMENTS = 2**23  # patch similarities held at once: 32 MiB of float32
 
 
 @dataclass(frozen=True)
@@ -79,10 +77,10 @@ class Musc(Method):
 
     def predict(self, batch: Batch) -> Prediction:
         """Score N images that are compared with each other: scores [N], maps [N, g, g]. Raises UsageError for N = 1."""
-        if len(batch) < 2:
+        if len(set(batch.paths)) < 2:  # a filled-up pair of a category with one image holds that image twice
             raise UsageError(
-                f"{self.name or 'musc'} compares the images of a category with each other; got {len(batch)} of "
-                f"{batch.category.name!r}, expected at least 2. Raise --limit or choose another method."
+                f"{self.name or 'musc'} compares the images of a category with each other; {batch.category.name!r} has "
+                "one image here, expected at least 2. Raise --limit or choose another method."
             )
         # The whole request comes first, so that every image is encoded once, whatever is asked for below.
         embeddings = torch.cat([part.features(self.encoder, self.request).embedding for part in batch.split()])
@@ -105,7 +103,7 @@ class Musc(Method):
         for layer in self.layers:
             tokens = self.layer_tokens(batch, layer)
             for side in self.config.neighbourhoods:
-                total += mutual_scores(nearest_similarities(aggregate(tokens, side)), first, last)
+                total += mutual_scores(mutual.nearest_similarities(mutual.aggregate(tokens, side)), first, last)
         return total / (len(self.layers) * len(self.config.neighbourhoods))
 
     def layer_tokens(self, batch: Batch, layer: int) -> Tensor:
@@ -115,43 +113,9 @@ class Musc(Method):
         start = 0
         for part in batch.split():
             rows = part.features(self.encoder, FeatureRequest(tokens=frozenset([layer]))).tokens(layer)
-            tokens[start : start + len(rows)] = functional.layer_norm(rows, rows.shape[1:], eps=1e-5)
+            tokens[start : start + len(rows)] = mutual.normalise(rows)
             start += len(rows)
         return tokens
-
-
-def aggregate(tokens: Tensor, side: int) -> Tensor:
-    """Average each token with its side x side neighbours on the square grid (zeros outside), then scale it to length 1.
-
-    tokens: [N, L, D] -> [N, L, D] (LNAMD, specs/methods/musc.md §4). The divisor is side ** 2 at the border too; the
-    scaling makes it irrelevant.
-    """
-    result = torch.empty_like(tokens)
-    grid = round(tokens.shape[1] ** 0.5)
-    for rows, out in zip(tokens.split(8), result.split(8), strict=True):
-        if side > 1:
-            image = rows.unflatten(1, (grid, grid)).permute(0, 3, 1, 2)  # [B, D, g, g], channels last: no copy
-            pooled = functional.avg_pool2d(image, side, stride=1, padding=side // 2)
-            rows = pooled.permute(0, 2, 3, 1).flatten(1, 2)
-        out.copy_(unit(rows))
-    return result
-
-
-def nearest_similarities(tokens: Tensor) -> Tensor:
-    """Return the largest cosine of each patch with the patches of each image: unit tokens [N, L, D] -> [N, L, N].
-
-    One product of two blocks of images serves both directions, so the work is N * (N + 1) / 2 image pairs, and memory
-    is bounded by one block of products beside the result.
-    """
-    count, patches, _ = tokens.shape
-    size = max(1, int(BLOCK_ELEMENTS**0.5 / patches))
-    nearest = tokens.new_empty(count, patches, count)
-    for i in range(0, count, size):
-        for j in range(i, count, size):
-            block = torch.einsum("ipd,jqd->ipjq", tokens[i : i + size], tokens[j : j + size])
-            nearest[i : i + size, :, j : j + size] = block.amax(dim=3)
-            nearest[j : j + size, :, i : i + size] = block.amax(dim=1).permute(1, 2, 0)
-    return nearest
 
 
 def mutual_scores(nearest: Tensor, first: int, last: int) -> Tensor:
@@ -163,7 +127,7 @@ def mutual_scores(nearest: Tensor, first: int, last: int) -> Tensor:
     for i, similarity in enumerate(nearest):  # [L, N]
         others = torch.cat([similarity[:, :i], similarity[:, i + 1 :]], dim=1)
         closest = others.topk(last, dim=1).values[:, first:]
-        scores[i] = (2 - 2 * closest).clamp_min(0).sqrt().mean(dim=1)
+        scores[i] = mutual.distance(closest).mean(dim=1)
     return scores
 
 

@@ -18,7 +18,7 @@ def test_raw_images_and_masks_share_a_name_and_no_image_is_normal(paint, store, 
         tmp_path,
         [
             (f"{folder}/Rail surface images/{name}.jpg", "test", 1, "", f"{folder}/GroundTruth/{name}.jpg")
-            for folder, name in ((I, "rail_1"), (I, "rail_10"), (II, "rail_2"))
+            for folder, name in ((TYPE_1, "rail_1"), (TYPE_1, "rail_10"), (TYPE_2, "rail_2"))
         ],
     )
     assert [(category.name, category.noun) for category in dataset.categories()] == [

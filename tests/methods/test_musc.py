@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zsadbench import encoders, methods, plugins
+from zsadbench import encoders, methods, mutual, plugins
 from zsadbench.datasets import Category
 from zsadbench.errors import OptionError, UsageError
 from zsadbench.loading import ChunkStore, from_tensor, positions
@@ -31,40 +31,10 @@ def test_musc_keeps_the_contract(name: str) -> None:
     check_method(name)
 
 
-@pytest.mark.parametrize("side", [1, 3, 5])
-def test_aggregation_equals_a_loop_over_neighbourhoods(side: int) -> None:
-    tokens = random_tensor(2, 16, 3)
-    reach = side // 2
-    expected = torch.zeros(2, 16, 3)
-    for image, row, column in itertools.product(range(2), range(4), range(4)):
-        for i, j in itertools.product(range(-reach, reach + 1), repeat=2):
-            if 0 <= row + i < 4 and 0 <= column + j < 4:
-                expected[image, row * 4 + column] += tokens[image, (row + i) * 4 + column + j] / side**2
-    torch.testing.assert_close(musc.aggregate(tokens, side), expected / expected.norm(dim=2, keepdim=True))
-
-
-def test_aggregation_does_not_change_its_input() -> None:
-    tokens = random_tensor(9, 16, 3)
-    before = tokens.clone()
-    for side in (1, 3):
-        musc.aggregate(tokens, side)
-    assert torch.equal(tokens, before)
-
-
-@pytest.mark.parametrize("block", [1, 50, 200, 2**20])
-def test_nearest_similarities_equal_a_loop_over_image_pairs(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(musc, "BLOCK_ELEMENTS", block)
-    tokens = unit(random_tensor(5, 4, 6))
-    nearest = musc.nearest_similarities(tokens)
-    for i, j, patch in itertools.product(range(5), range(5), range(4)):
-        expected = max(float(tokens[i, patch] @ other) for other in tokens[j])
-        assert nearest[i, patch, j].item() == pytest.approx(expected, abs=1e-6)
-
-
 @pytest.mark.parametrize(("first", "last"), [(0, 1), (0, 3), (1, 3), (2, 4)])
 def test_mutual_scores_are_mean_distances_to_the_closest_other_images(first: int, last: int) -> None:
     tokens = unit(random_tensor(5, 4, 6))
-    scores = musc.mutual_scores(musc.nearest_similarities(tokens), first, last)
+    scores = musc.mutual_scores(mutual.nearest_similarities(tokens), first, last)
     for i, patch in itertools.product(range(5), range(4)):
         distances = sorted(float(torch.cdist(tokens[i, patch][None], tokens[j]).min()) for j in range(5) if j != i)
         expected = sum(distances[first:last]) / (last - first)
@@ -155,7 +125,7 @@ def test_an_image_unlike_the_others_scores_highest() -> None:
 
 def test_one_image_alone_is_an_error() -> None:
     method = methods.create("musc", encoder="tiny")
-    with pytest.raises(UsageError, match=r"got 1 of 'metal_nut', expected at least 2"):
+    with pytest.raises(UsageError, match=r"'metal_nut' has one image here, expected at least 2"):
         method.predict(from_tensor(toy_images(1, 64), CATEGORY))
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from zsadbench import plugins
+from zsadbench import mutual, plugins
 from zsadbench.similarity import unit
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ def produce(fixture: Fixture) -> dict[str, Tensor]:
     first, last = musc.neighbours(len(batch), options["topmin_min"], options["topmin_max"])
     tokens = [method.layer_tokens(batch, layer) for layer in method.layers]
     for side in options["r_list"]:
-        aggregated = [musc.aggregate(layer, side) for layer in tokens]
-        nearest = [musc.nearest_similarities(layer) for layer in aggregated]
+        aggregated = [mutual.aggregate(layer, side) for layer in tokens]
+        nearest = [mutual.nearest_similarities(layer) for layer in aggregated]
         outputs[f"msm_r{side}"] = torch.stack([musc.mutual_scores(layer, first, last) for layer in nearest])
         outputs["lnamd_last"] = aggregated[-1]
     if options["rscin"]:
