@@ -78,8 +78,7 @@ def text_features(
 def template_feature(text_encoder: TextEncoder, templates: Sequence[str], noun: str, ensemble: Rule = "mean") -> Tensor:
     """Return the unit vector [J] float32 of one noun over templates, without states or gradient.
 
-    CLIP Surgery's text side with `get("clip_surgery").templates`; its redundant feature is the one of the empty noun
-    "" (specs/methods/clip_surgery.md §3).
+    CLIP Surgery's text side (specs/methods/clip_surgery.md §3): its redundant feature is that of the empty noun "".
     """
     embeddings = text_encoder.encode([template.format(noun) for template in templates])
     return embeddings.new_tensor(select(embeddings.double().cpu().numpy(), ensemble))
