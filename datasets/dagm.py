@@ -165,34 +165,35 @@ def _labelled(folder: Path, category: str, split: Literal["train", "test"]) -> I
     """Yield the images of `Test` or `Train`. Raises DataError for files that are not listed, or not there."""
     table = folder / "Label" / "Labels.txt"
     lines = _read_labels(table)
-    listed = {line.image for line in lines} | {line.mask for line in lines if line.mask}
-    for path in (*layouts.images_in(folder), *layouts.images_in(folder / "Label")):
-        if path.name not in listed:
-            raise DataError(
-                f"{path} is not listed in {table}; expected one line an image, with the mask of each defect."
-            )
+    images = {path.name: path for path in layouts.images_in(folder)}
+    masks = {"": None, **{path.name: path for path in layouts.images_in(folder / "Label")}}  # "": a normal image's
+    listed = {"", *(name for line in lines for name in line)}
+    stray = min((images.keys() | masks.keys()) - listed, default=None)
+    if stray is not None:
+        raise DataError(f"{stray} of {folder} is not listed in {table}; expected a line for each image and each mask.")
     for line in lines:
-        image, mask = folder / line.image, folder / "Label" / line.mask if line.mask else None
-        missing = next((path for path in (image, mask) if path is not None and not path.is_file()), None)
-        if missing is not None:
-            raise DataError(f"{table} lists {missing}, which does not exist; the copy is incomplete.")
-        yield Sample(image, mask, 1 if mask else 0, category, split=split)
+        missing = [name for name, there in ((line.image, images), (line.mask, masks)) if name not in there]
+        if missing:
+            raise DataError(f"{table} lists {missing[0][:200]}, which is not there; the copy is incomplete.")
+        yield Sample(images[line.image], masks[line.mask], 1 if line.mask else 0, category, split=split)
 
 
 def _read_labels(path: Path) -> list[_Line]:
     """Read `Labels.txt`: after the first line, tab-separated index, flag, image, 0, and mask or 0."""
     try:
         rows = path.read_text(encoding="utf-8").splitlines()[1:]
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(
             f"{path} cannot be read: {error}. It has the labels; expected one in every Label folder."
         ) from None
-    lines = []
+    lines: dict[str, _Line] = {}
     for number, row in enumerate(rows, start=2):
         values = row.split()
         if not values:
             continue
         if len(values) != 5 or values[1] not in ("0", "1") or (values[1] == "0") != (values[4] == "0"):
             raise DataError(f"{path}, line {number}: got {row!r}; expected index, 0 or 1, image, 0, and mask or 0.")
-        lines.append(_Line(values[2], "" if values[4] == "0" else values[4]))
-    return lines
+        if values[2] in lines:
+            raise DataError(f"{path}, line {number}: {values[2]} is listed again; expected each image once.")
+        lines[values[2]] = _Line(values[2], "" if values[4] == "0" else values[4])
+    return list(lines.values())

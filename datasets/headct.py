@@ -74,7 +74,10 @@ def _read_labels(path: Path) -> dict[str, Literal[0, 1]]:
                     raise DataError(
                         f"{path}: got {dict(row)}; expected the columns id (a number) and hemorrhage (0 or 1)."
                     )
-                labels[f"{int(number):03}"] = 1 if flag == "1" else 0
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+                stem = number.zfill(3)
+                if stem in labels:
+                    raise DataError(f"{path} lists {stem} twice; expected one line for every image.")
+                labels[stem] = 1 if flag == "1" else 0
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     return labels

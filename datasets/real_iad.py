@@ -65,7 +65,7 @@ def _samples(path: Path, folder: Path) -> Iterator[Sample]:
     """Yield the samples of one category. Raises DataError naming the file and the row."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     splits: tuple[Literal["train", "test"], ...] = ("train", "test")
     for split in splits:
@@ -91,6 +91,10 @@ def _file(row: dict[str, Any], key: str, folder: Path, where: str) -> Path | Non
     if not name:
         return None
     path = folder / str(name)
-    if ".." in Path(str(name)).parts or not path.is_relative_to(folder) or not path.is_file():
-        raise DataError(f"{where}: {key} is {name!r}; expected a file below {folder}.")
+    try:
+        there = ".." not in Path(str(name)).parts and path.is_relative_to(folder) and path.is_file()
+    except OSError:  # such as a name that is too long
+        there = False
+    if not there:
+        raise DataError(f"{where}: {key} is {str(name)[:200]!r}; expected a file below {folder}.")
     return path

@@ -8,18 +8,17 @@ the code is followed (§10, §11). Not reproduced: the ResNet encoders of its Ta
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import resize, ten_crop
 
-from zsadbench import prompts
-from zsadbench.datasets import Category
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.errors import OptionError
+from zsadbench.image_scores import Evidence, ImageScore, fuse
 from zsadbench.methods import Batch, EncoderConfig, Method, MethodCard, Prediction, Scope, register
 from zsadbench.postprocess import finish
 from zsadbench.similarity import CategoryText, TextSource, abnormal_logit, unit
@@ -45,18 +44,10 @@ class ClipAdConfig(EncoderConfig):
     official_aliasing: bool = True  # a stage's class token has seen the next block's attention, as in the code (§4)
     cls_temperature: float = 1.0  # of the class token's weights for normal and abnormal (§5)
     logit_scale: float = 100.0  # of the class token's abnormal probability (§6)
-    image_score: Literal["minmax_sum", "sum", "class_token"] = "minmax_sum"  # code; paper's text; without map (§6)
+    image_score: ImageScore = "minmax_sum"  # code; paper's text; without map (§6)
     multi_crop: bool = False  # also average the class token over ten crops (supplement D; winclip.md §10)
     align_corners: bool = False  # §5
     sigma: float = 8.0  # the code's; the paper says there is none (§7)
-
-
-class Evidence(NamedTuple):
-    """What image scores and maps are made of, for B images."""
-
-    abnormal: Tensor  # the class token's abnormal probability, p0: [B]
-    peak: Tensor  # maximum of the finished map at the input size, p1: [B]
-    maps: Tensor  # [B, g, g]
 
 
 @register
@@ -84,7 +75,9 @@ class ClipAd(Method):
     def __init__(self, config: ClipAdConfig, encoder: Encoder, text: TextSource | None = None) -> None:
         """Divide the blocks into stages; `text` replaces prompts and text tower. Raises WeightsError, OptionError."""
         super().__init__(config, encoder)
-        self.text = text or RvsText(encoder, config)
+        self.text = text or CategoryText(
+            encoder, config.prompts, noun=config.noun, ensemble=config.rvs, **rvs_parameters(config)
+        )
         self.align_corners, self.sigma = config.align_corners, config.sigma
         self.stages = _stages(config, encoder)
         self.request = self._request()
@@ -97,8 +90,7 @@ class ClipAd(Method):
     def predict(self, batch: Batch) -> Prediction:
         """Score images of one category: scores [B], maps [B, g, g] on the patch grid."""
         text = self.text(batch.category)
-        parts = [self.evidence(part, text) for part in batch.split()]
-        found = Evidence(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        found = Evidence.collect(self.evidence(part, text) for part in batch.split())
         return Prediction(fuse(found.abnormal, found.peak, self.config.image_score), found.maps)
 
     def evidence(self, batch: Batch, text: Tensor) -> Evidence:
@@ -157,25 +149,6 @@ class ClipAd(Method):
         )
 
 
-class RvsText(CategoryText):
-    """Text features [2, J] of a category by the options' RVS rule and its parameters."""
-
-    def __init__(self, encoder: Encoder | None, config: ClipAdConfig) -> None:
-        """Raises WeightsError when the encoder has no text tower."""
-        super().__init__(encoder, config.prompts, noun=config.noun, ensemble=config.rvs)
-        self._parameters = rvs_parameters(config)
-
-    def __call__(self, category: Category) -> Tensor:
-        """Return the unit rows [2, J] float32 [normal, abnormal] of a category."""
-        if category not in self._known:
-            noun = category.name if self._noun == "raw" else category.noun
-            with torch.inference_mode(False), torch.no_grad():  # as in CategoryText
-                self._known[category] = prompts.text_features(
-                    self._tower, self._prompts, noun, self._ensemble, **self._parameters
-                )
-        return self._known[category]
-
-
 def rvs_parameters(config: ClipAdConfig) -> dict[str, Any]:
     """Return the arguments of `vector_selection.select` that belong to the options' rule."""
     by_rule: dict[str, dict[str, Any]] = {
@@ -196,21 +169,6 @@ def surgery(tokens: Tensor, text: Tensor, temperature: float) -> Tensor:
     weights = (temperature * cosines[:, 0]).softmax(dim=-1)
     normal, abnormal = (cosines * weights[:, None]).unbind(dim=-1)
     return abnormal - normal
-
-
-def fuse(abnormal: Tensor, peak: Tensor, rule: str) -> Tensor:
-    """Return image scores [N] of class token probabilities [N] and map maxima [N] (§6).
-
-    rule: "minmax_sum" scales both to 0..1 over the N images first; "sum" does not; "class_token" drops the maxima.
-    """
-    if rule == "class_token":
-        return abnormal
-    return minmax(abnormal) + minmax(peak) if rule == "minmax_sum" else abnormal + peak
-
-
-def minmax(values: Tensor) -> Tensor:
-    """Scale values [N] to 0..1; equal values become 0."""
-    return (values - values.min()) / (values.max() - values.min()).clamp_min(torch.finfo(values.dtype).tiny)
 
 
 def _stages(config: ClipAdConfig, encoder: Encoder) -> list[range]:

@@ -8,7 +8,7 @@ not anomalies: the default preset re-creates the baseline of the CLIP-AD paper, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from zsadbench import prompts
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.errors import OptionError
+from zsadbench.image_scores import Evidence, ImageScore, fuse, minmax
 from zsadbench.methods import Batch, EncoderConfig, Method, MethodCard, Prediction, Scope, register
 from zsadbench.postprocess import finish
 from zsadbench.similarity import CategoryText, TextSource, abnormal_logit, unit
@@ -36,17 +37,9 @@ class ClipSurgeryConfig(EncoderConfig):
     text_ensemble: Literal["mean", "pca", "kde", "mean_shift", "dbscan"] = "dbscan"  # parameters as on MVTec AD (§14)
     noun: Literal["raw", "readable"] = "raw"  # folder name, or the dataset's noun, as CLIP-AD
     logit_scale: float = 100.0  # of the class token's abnormal probability, as CLIP-AD
-    image_score: Literal["minmax_sum", "sum", "class_token"] = "minmax_sum"  # class token and map maximum (§14)
+    image_score: ImageScore = "minmax_sum"  # class token and map maximum (§14)
     align_corners: bool = False  # §5
     sigma: float = 8.0  # CLIP-AD's; none in the demo (§7, §14)
-
-
-class Evidence(NamedTuple):
-    """What image scores and maps are made of, for B images."""
-
-    abnormal: Tensor  # the class token's abnormal probability: [B]
-    peak: Tensor  # maximum of the finished map at the input size: [B]
-    maps: Tensor  # [B, g, g]
 
 
 @register
@@ -97,8 +90,9 @@ class ClipSurgery(Method):
     def predict(self, batch: Batch) -> Prediction:
         """Score images of one category: scores [B], maps [B, g, g] on the patch grid."""
         text = self.text(batch.category)
-        parts = [self.evidence(part.features(self.encoder, self.request), text) for part in batch.split()]
-        found = Evidence(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        found = Evidence.collect(
+            self.evidence(part.features(self.encoder, self.request), text) for part in batch.split()
+        )
         return Prediction(fuse(found.abnormal, found.peak, self.config.image_score), found.maps)
 
     def evidence(self, features: Features, text: Tensor) -> Evidence:
@@ -128,7 +122,7 @@ class ClipSurgery(Method):
         else:
             similarity = tokens @ (text[1] - text[0])
         grid = similarity[:, 1:].unflatten(1, (self.encoder.grid, self.encoder.grid))
-        return scale_maps(grid) if self.config.minmax_maps else grid
+        return minmax(grid, dim=(-2, -1)) if self.config.minmax_maps else grid
 
     def _request(self) -> FeatureRequest:
         depth, first = self.encoder.depth, self.encoder.depth - self.config.blocks + 1
@@ -156,22 +150,3 @@ def empty_surgery(tokens: Tensor, text: Tensor, empty: Tensor) -> Tensor:
     All of length 1.
     """
     return tokens @ (text - empty).T
-
-
-def scale_maps(maps: Tensor) -> Tensor:
-    """Scale each map of [..., h, w] to 0..1; a constant map becomes 0."""
-    lowest, highest = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
-    return (maps - lowest) / (highest - lowest).clamp_min(torch.finfo(maps.dtype).tiny)
-
-
-def fuse(abnormal: Tensor, peak: Tensor, rule: str) -> Tensor:
-    """Return image scores [N] of class token probabilities [N] and map maxima [N], as CLIP-AD does.
-
-    rule: "minmax_sum" scales both to 0..1 over the N images first; "sum" does not; "class_token" drops the maxima.
-    """
-    if rule == "class_token":
-        return abnormal
-    terms = [abnormal, peak]
-    if rule == "minmax_sum":
-        terms = [scale_maps(term[None]).squeeze(0) for term in terms]
-    return terms[0] + terms[1]

@@ -126,6 +126,7 @@ class Trainer:
         features = encode_images(self.model, batch.images, keep)
         total = 2 * pair_loss(features.image, texts, shares.amax(dim=1), scale)
         total = total + self.args.patch_weight * patch_loss(features.values, texts, shares, scale)
+        total = total + self.args.stage_weight * patch_loss(features.stage, texts, shares, scale)
         if small:
             return total
         return total + contrastive_loss(features.image, texts, truth_table(batch, captions), scale)
@@ -177,11 +178,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the demo CLIP.")
     parser.add_argument("--out", type=Path, required=True, help="folder for demo.safetensors and demo.json")
     parser.add_argument("--report-only", action="store_true", help="measure the weights that lie in --out again")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=3400)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=2600)
     parser.add_argument("--twins", type=int, default=16, help="pairs of images in a batch")
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--patch-weight", type=float, default=0.3)
+    parser.add_argument("--patch-weight", type=float, default=0.4, help="of the patch loss on the last block's values")
+    parser.add_argument("--stage-weight", type=float, default=0.1, help="of that on the last v-v stage")
     parser.add_argument("--per-category", type=int, default=300, help="rendered pairs a texture; twice that an object")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

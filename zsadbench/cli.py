@@ -37,10 +37,15 @@ Plugins = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Encoder = Annotated[str | None, typer.Option(help="Encoder SPEC for every method, e.g. open_clip:NAME/TAG.")]
+Weights = Annotated[list[str] | None, typer.Option(help="SPEC=PATH of a local weights file; may be repeated.")]
+Categories = Annotated[str, typer.Option(help="Only these categories, separated by commas.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Images a category, drawn stratified by defect.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
 class TableFormat(StrEnum):
-    """The formats of `zsadbench table`."""
+    """The formats of a table."""
 
     md = "md"
     latex = "latex"
@@ -77,17 +82,15 @@ def run(
     datasets: Annotated[str, typer.Option(help="Names like mvtec,visa, or NAME=FOLDER.")] = "demo",
     data_root: DataRoot = None,
     out: Annotated[Path, typer.Option(help="Where records go; an existing run is resumed.")] = DEFAULT_RUN,
-    encoder: Annotated[str | None, typer.Option(help="Encoder SPEC for every method, e.g. open_clip:NAME/TAG.")] = None,
-    weights: Annotated[
-        list[str] | None, typer.Option(help="SPEC=PATH of a local weights file; may be repeated.")
-    ] = None,
+    encoder: Encoder = None,
+    weights: Weights = None,
     checkpoint: Annotated[
         list[str] | None, typer.Option(help="METHOD=PATH of trained weights; may be repeated.")
     ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="METHOD.FIELD=VALUE; may be repeated.")] = None,
-    categories: Annotated[str, typer.Option(help="Only these categories, separated by commas.")] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="Images a category, drawn stratified by defect.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    categories: Categories = "",
+    limit: Limit = None,
+    device: Device = "auto",
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16 encoder passes.")] = "fp32",
     batch_size: Annotated[int, typer.Option(min=1, help="Images an encoder pass.")] = 8,
     seed: Annotated[int, typer.Option(help="Draws the image order, --limit and few-shot references.")] = 0,
@@ -165,6 +168,58 @@ def table(
 
     records = [record for folder in runs or [DEFAULT_RUN] for record in results.load_run(folder)]
     typer.echo(tables.render(records, format=format_.value, level=level.value, published=published).rstrip("\n"))
+
+
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="A name of --list, or the path of a study file NAME.toml.")] = "",
+    list_: Annotated[bool, typer.Option("--list", help="List the studies that ship.")] = False,
+    datasets: Annotated[str, typer.Option(help="Other datasets than the paper's, e.g. demo.")] = "",
+    data_root: DataRoot = None,
+    out: Annotated[Path | None, typer.Option(help="Where records go; by default runs/studies/NAME.")] = None,
+    encoder: Encoder = None,
+    weights: Weights = None,
+    categories: Categories = "",
+    limit: Limit = None,
+    device: Device = "auto",
+    format_: Annotated[TableFormat, typer.Option("--format", help="md, latex or csv.")] = TableFormat.md,
+    plugins: Plugins = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run a paper's ablation table and print measured beside published numbers; a killed study goes on likewise."""
+    _add_plugins(plugins)
+    from zsadbench import studies, study_tables
+
+    if list_ or not name:
+        typer.echo(study_tables.render_list(studies.available()))
+        return
+    from zsadbench.plan import Request
+    from zsadbench.progress import console_progress
+    from zsadbench.protocol import Protocol
+
+    found = studies.load(name)
+    names = _names(datasets, "--datasets") if datasets else ()
+    request = Request(
+        methods=(),
+        datasets=names,
+        out=out or Path("runs/studies") / found.name,
+        data_root=data_root,
+        encoder=_encoder(encoder, names or [row.dataset for row in found.rows]),
+        weights=_weights(weights or []),
+        categories=_names(categories, "--categories") if categories else (),
+        device=_device(device),
+        protocol=Protocol(limit=limit),
+    )
+    jobs = studies.make_jobs(found, request)
+    _say(f"{len(jobs)} rows, {sum(job.plan.cells for job in jobs)} cells to run in {request.out} ({request.device})")
+    try:
+        with console_progress(quiet) as progress:
+            failed = studies.run(jobs, progress)
+    except KeyboardInterrupt:
+        _say("Interrupted. Finished cells are kept; the same command goes on from there.")
+        raise typer.Exit(130) from None
+    typer.echo(study_tables.render(found, jobs, format_.value).rstrip("\n"))
+    raise typer.Exit(1 if failed else 0)
 
 
 @app.command("list")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -23,9 +23,17 @@ class CategoryText:
     """Text features [2, J] of a category from an encoder's text tower, computed once a category."""
 
     def __init__(
-        self, encoder: Encoder | None, prompt_list: str, *, noun: Literal["raw", "readable"], ensemble: Rule = "mean"
+        self,
+        encoder: Encoder | None,
+        prompt_list: str,
+        *,
+        noun: Literal["raw", "readable"],
+        ensemble: Rule = "mean",
+        **parameters: Any,
     ) -> None:
         """Use a prompt list and ensemble of `zsadbench.prompts`; `noun` is the folder name or the dataset's noun.
+
+        `parameters` are those of the ensembling rule (`zsadbench.vector_selection.select`).
 
         Raises WeightsError when the encoder has no text tower.
         """
@@ -34,7 +42,8 @@ class CategoryText:
                 f"Encoder {encoder.spec if encoder else None!r} has no text tower; expected one that embeds images and "
                 "text, such as open_clip:ViT-L-14-336/openai or demo. Choose another with --encoder SPEC."
             )
-        self._tower, self._prompts, self._noun, self._ensemble = encoder.text, prompts.get(prompt_list), noun, ensemble
+        self._tower, self._prompts, self._noun = encoder.text, prompts.get(prompt_list), noun
+        self._ensemble, self._parameters = ensemble, parameters
         self._known: dict[Category, Tensor] = {}
 
     def __call__(self, category: Category) -> Tensor:
@@ -42,7 +51,9 @@ class CategoryText:
         if category not in self._known:
             noun = category.name if self._noun == "raw" else category.noun
             with torch.inference_mode(False), torch.no_grad():  # a cached inference tensor could not be trained against
-                self._known[category] = prompts.text_features(self._tower, self._prompts, noun, self._ensemble)
+                self._known[category] = prompts.text_features(
+                    self._tower, self._prompts, noun, self._ensemble, **self._parameters
+                )
         return self._known[category]
 
 

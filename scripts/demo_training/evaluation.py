@@ -10,7 +10,15 @@ import numpy as np
 import open_clip
 import torch
 from demo_training.captions import Vocabulary
-from demo_training.model import LOGIT_SCALE, encode_images, encode_texts, normalise_pixels, value_tokens
+from demo_training.model import (
+    LOGIT_SCALE,
+    STAGE,
+    encode_images,
+    encode_texts,
+    normalise_pixels,
+    project,
+    self_attended_values,
+)
 from demo_training.pool import GRID
 from scipy.stats import rankdata
 from torch import Tensor
@@ -63,8 +71,8 @@ def evaluate(
     texts = prompt_features(model, vocabulary, category)
     features = encode_images(model, images)
     layers, stages = _streams(model, images)
-    maps = {"plain": _text_map(_project(model, layers[-1]), texts), "value": _text_map(features.values, texts)}
-    stage_maps = [_text_map(_project(model, stage), texts) for stage in stages]
+    maps = {"plain": _text_map(project(model, layers[-1]), texts), "value": _text_map(features.values, texts)}
+    stage_maps = [_text_map(project(model, stage), texts) for stage in stages]
     maps |= {f"vv{number}": stage_map for number, stage_map in enumerate(stage_maps, start=1)}
     maps["vv_sum"] = torch.stack(stage_maps).sum(0)
     maps["windows"] = _window_map(model, images, texts)
@@ -77,18 +85,11 @@ def _streams(model: open_clip.CLIP, images: Tensor) -> tuple[list[Tensor], list[
     """Return the patch tokens after every block and the summed v-v attention of every stage of three blocks."""
     tokens, layers, stages = model.visual._embeds(normalise_pixels(images)), [], []
     for number, block in enumerate(model.visual.transformer.resblocks):
-        values = value_tokens(block, tokens)
-        heads = values.unflatten(-1, (block.attn.num_heads, -1)).transpose(1, 2)
-        mixed = functional.scaled_dot_product_attention(heads, heads, heads).transpose(1, 2).flatten(2)
-        step = block.attn.out_proj(mixed)[:, 1:]
-        stages = [*stages, step] if number % 3 == 0 else [*stages[:-1], stages[-1] + step]
+        step = self_attended_values(block, tokens)[:, 1:]
+        stages = [*stages, step] if number % STAGE == 0 else [*stages[:-1], stages[-1] + step]
         tokens = block(tokens)
         layers.append(tokens[:, 1:])
     return layers, stages
-
-
-def _project(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
-    return functional.normalize(model.visual.ln_post(tokens) @ model.visual.proj, dim=-1)
 
 
 def _abnormality(features: Tensor, texts: Tensor) -> Tensor:

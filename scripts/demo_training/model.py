@@ -23,6 +23,7 @@ VISION = {"image_size": 96, "patch_size": 8, "width": 48, "layers": 12, "head_wi
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 48, "heads": 3, "layers": 2, "mlp_ratio": 2.0}
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 LOGIT_SCALE = 100.0
+STAGE = 3  # blocks of one of the four stages of CLIP-AD
 WEIGHTS, CARD = "demo.safetensors", "demo.json"
 
 
@@ -31,6 +32,7 @@ class ImageFeatures(NamedTuple):
 
     image: Tensor  # [B, D] of the class token
     values: Tensor  # [B, L, D] of the last block's value path, without attention, residual or feed-forward
+    stage: Tensor  # [B, L, D] of the v-v attention of the last stage, summed over its blocks
 
 
 def build(vocabulary_size: int, seed: int) -> open_clip.CLIP:
@@ -55,13 +57,20 @@ def encode_images(model: open_clip.CLIP, images: Tensor, keep: Tensor | None = N
     if keep is not None:
         positions = torch.cat([torch.zeros_like(keep[:, :1]), keep + 1], dim=1)
         tokens = tokens.gather(1, positions[..., None].expand(-1, -1, tokens.shape[-1]))
-    *blocks, last = visual.transformer.resblocks
-    for block in blocks:
-        tokens = block(tokens)
-    projected = value_tokens(last, tokens)[:, 1:]
-    image = visual.ln_post(last(tokens)[:, 0]) @ visual.proj
-    values = visual.ln_post(last.attn.out_proj(projected)) @ visual.proj
-    return ImageFeatures(functional.normalize(image, dim=-1), functional.normalize(values, dim=-1))
+    blocks = visual.transformer.resblocks
+    stage = torch.zeros_like(tokens)
+    for number, block in enumerate(blocks, start=1):
+        before = tokens
+        if number > len(blocks) - STAGE:
+            stage = stage + self_attended_values(block, before)
+        tokens = block(before)
+    values = blocks[-1].attn.out_proj(value_tokens(blocks[-1], before))
+    return ImageFeatures(project(model, tokens[:, 0]), project(model, values[:, 1:]), project(model, stage[:, 1:]))
+
+
+def project(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
+    """Take tokens [..., W] to unit-length features [..., D] in the space shared with text."""
+    return functional.normalize(model.visual.ln_post(tokens) @ model.visual.proj, dim=-1)
 
 
 def value_tokens(block: torch.nn.Module, tokens: Tensor) -> Tensor:
@@ -69,6 +78,13 @@ def value_tokens(block: torch.nn.Module, tokens: Tensor) -> Tensor:
     width = tokens.shape[-1]
     weight, bias = block.attn.in_proj_weight[2 * width :], block.attn.in_proj_bias[2 * width :]
     return functional.linear(block.ln_1(tokens), weight, bias)
+
+
+def self_attended_values(block: torch.nn.Module, tokens: Tensor) -> Tensor:
+    """Return a block's attention output [B, L, W] with values in the place of queries and keys (CLIP Surgery)."""
+    heads = value_tokens(block, tokens).unflatten(-1, (block.attn.num_heads, -1)).transpose(1, 2)
+    mixed = functional.scaled_dot_product_attention(heads, heads, heads)
+    return block.attn.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
 def encode_texts(model: open_clip.CLIP, tokens: Tensor) -> Tensor:

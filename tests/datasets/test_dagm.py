@@ -51,14 +51,25 @@ def test_doubly_nested_archive_gives_the_same_names(official, summary):
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ("1\n1\t0\t0001.PNG\t0\t0\n", r"0002\.PNG is not listed in .*Labels\.txt"),
-        (TEST.replace("1\t0002.PNG\t0\t0002_label.PNG", "0\t0002.PNG\t0\t0"), r"0002_label\.PNG is not listed"),
-        (TEST + "3\t0\t0003.PNG\t0\t0\n", r"lists .*0003\.PNG, which does not exist"),
+        ("1\n1\t0\t0001.PNG\t0\t0\n", r"0002\.PNG of .*Test is not listed in .*Labels\.txt"),
+        (TEST.replace("1\t0002.PNG\t0\t0002_label.PNG", "0\t0002.PNG\t0\t0"), r"0002_label\.PNG of .* is not listed"),
+        (TEST + "3\t0\t0003.PNG\t0\t0\n", r"lists 0003\.PNG, which is not there"),
+        (TEST + "3\t0\t../Train/0576.PNG\t0\t0\n", r"lists \.\./Train/0576\.PNG, which is not there"),
+        (TEST + "3\t1\t0001.PNG\t0\t0002_label.PNG\n", r"line 4: 0001\.PNG is listed again"),
         (TEST.replace("1\t0002", "2\t0002"), r"Labels\.txt, line 3: got"),
         (TEST.replace("0002_label.PNG", "0"), r"Labels\.txt, line 3: got"),
         (TEST.replace("\t", ";"), r"Labels\.txt, line 2: got"),
     ],
-    ids=["image not listed", "mask of a normal image", "missing image", "no flag", "defect without mask", "separator"],
+    ids=[
+        "image not listed",
+        "mask of a normal image",
+        "missing image",
+        "image elsewhere",
+        "image twice",
+        "no flag",
+        "defect without mask",
+        "separator",
+    ],
 )
 def test_contradictions_name_the_file_and_the_line(official, table, words):
     (official / BASE / "Test/Label/Labels.txt").write_text(table)

@@ -49,6 +49,8 @@ def test_alpha_does_not_reach_a_method(raw):
         (TABLE.replace("188,0\n", ""), "do not agree on 188"),
         (TABLE.replace("hemorrhage", "label"), "expected the columns id"),
         (TABLE.replace("188,0", "188,2"), "expected the columns id"),
+        (TABLE + "188,1\n", "lists 188 twice"),
+        (TABLE + "9" * 5000 + ",1\n", "do not agree on 999"),
     ],
 )
 def test_table_and_images_must_agree(raw, table, words):

@@ -146,6 +146,8 @@ def test_real_iad_takes_split_and_label_from_the_lists(real_iad, verify):
     [
         ([row("OK/nowhere")], r"test row 1: image_path is 'OK/nowhere\.jpg'"),
         ([row("../../../secret")], "expected a file below"),
+        ([row("/etc/secret")], "expected a file below"),
+        ([row("a" * 5000)], "expected a file below"),
         ([row(NG, "BX", "../mask.png")], "mask_path is"),
         ([{"image_path": f"{OK}.jpg"}], "expected an object with image_path"),
         ({}, "expected lists of images"),
@@ -155,3 +157,8 @@ def test_real_iad_lists_that_are_wrong_name_the_row(real_iad, test, words):
     root = real_iad(test)
     with pytest.raises(DataError, match=words):
         check_dataset(datasets.create("real_iad", root))
+
+
+def test_real_iad_may_lie_at_a_path_with_dots(real_iad):
+    root = real_iad([row(OK), row(NG, "BX", f"{NG}_mask.png")])
+    assert len(datasets.create("real_iad", root / "Real-IAD" / "..").samples("audiojack")) == 2

@@ -110,17 +110,6 @@ def test_minmax_maps_fill_zero_to_one_in_each_image(encoder: encoders.base.Encod
     assert torch.equal(scaled.flatten(1).argsort(dim=1), plain.flatten(1).argsort(dim=1))
 
 
-def test_a_constant_map_scales_to_zero() -> None:
-    assert clip_surgery.scale_maps(torch.full((1, 2, 2), 0.7)).tolist() == [[[0, 0], [0, 0]]]
-
-
-def test_image_scores_add_the_class_token_and_the_map_scaled_over_the_category() -> None:
-    abnormal, peak = torch.tensor([0.2, 0.4, 0.6]), torch.tensor([3.0, 1.0, 2.0])
-    assert clip_surgery.fuse(abnormal, peak, "minmax_sum").tolist() == pytest.approx([1, 0.5, 1.5])
-    assert clip_surgery.fuse(abnormal, peak, "sum").tolist() == pytest.approx([3.2, 1.4, 2.6])
-    assert torch.equal(clip_surgery.fuse(abnormal, peak, "class_token"), abnormal)
-
-
 def test_only_the_transductive_image_score_depends_on_the_category(encoder: encoders.base.Encoder) -> None:
     scopes = {
         rule: methods.create("clip_surgery", encoder=encoder, image_score=rule).scope
