@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zsadbench import plugins
+from zsadbench.image_scores import minmax
 from zsadbench.postprocess import resize_maps
 from zsadbench.similarity import unit
 
@@ -31,7 +32,7 @@ def produce(fixture: Fixture) -> dict[str, Tensor]:
     tokens = unit(joint)
     similarity = clip_surgery.label_surgery(tokens, text, method.config.temperature)
     grids = similarity[:, 1:].permute(0, 2, 1).unflatten(2, (encoder.grid, encoder.grid))  # [B, K, g, g]
-    maps = resize_maps(clip_surgery.scale_maps(grids).flatten(0, 1), tuple(options["map_size"]), method.align_corners)
+    maps = resize_maps(minmax(grids, dim=(-2, -1)).flatten(0, 1), tuple(options["map_size"]), method.align_corners)
     return {
         "similarity": similarity,
         "similarity_two": clip_surgery.label_surgery(tokens, text[:2], method.config.temperature),
