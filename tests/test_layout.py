@@ -46,7 +46,7 @@ def test_listing_imports_no_torch_and_is_quick_next_to_importing_it(arguments):
         f"import sys; sys.argv = ['zsadbench', *{arguments!r}]\n"
         "from zsadbench.cli import main\n"
         "try: main()\nexcept SystemExit as end: assert not end.code, end.code\n"
-        "heavy = {'torch', 'pandas', 'sklearn', 'open_clip', 'timm', 'cv2'} & set(sys.modules)\n"
+        "heavy = {'torch', 'numpy', 'pandas', 'sklearn', 'open_clip', 'timm', 'cv2', 'PIL'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, 
 from zsadbench import options, plugins
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.errors import ContractError, PluginError, UnknownName
-from zsadbench.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from zsadbench.datasets import Category
     from zsadbench.encoders.base import Encoder
+    from zsadbench.preprocess import Preprocess
 
 __path__ = plugins.folders(__file__)  # makes methods/*.py importable as zsadbench.methods.<stem> (specs/layout.md)
 
