@@ -269,6 +269,26 @@ def test_an_out_folder_that_cannot_be_made_is_a_sentence(mvtec_tree, tmp_path, t
         run(mvtec_tree, tmp_path / "file" / "out", ["good_mean"])
 
 
+def test_a_copy_with_other_counts_than_expected_is_announced_before_the_run(mvtec_tree, tmp_path, toys):
+    plan = make_plan(Request(methods=["good_mean"], datasets=["mvtec"], data_root=mvtec_tree, out=tmp_path))
+    assert len(plan.notes) == 1
+    assert "bottle has 5 normal and 8 anomalous, not 20 and 63 (and 1 more categories)" in plan.notes[0]
+
+
+def test_masks_may_be_binarised_as_the_reference_repositories_do(tmp_path, toys):
+    write_tree(tmp_path / "data/mvtec", categories=["grid"])
+    for path in (tmp_path / "data/mvtec/grid/ground_truth").rglob("*.png"):
+        mask = np.zeros((64, 64), np.uint8)
+        mask[:10], mask[10:20] = 255, 60  # a rim of grey below the dataset's threshold
+        save(path, mask)
+    positives = []
+    for rule in ("dataset", "gt0"):
+        out = tmp_path / rule
+        run(tmp_path / "data", out, ["good_mean"], protocol=Protocol(native_masks=rule, eval_size="native"))
+        positives.append(results.load(out / "mvtec/good_mean/grid.json").details["pixel"]["positives"])
+    assert positives == [8 * 10 * 64, 8 * 20 * 64]
+
+
 def test_the_log_holds_what_differs_from_run_to_run(mvtec_tree, tmp_path, toys):
     run(mvtec_tree, tmp_path, ["good_mean"])
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]

@@ -95,6 +95,7 @@ def run(
     batch_size: Annotated[int, typer.Option(min=1, help="Images an encoder pass.")] = 8,
     seed: Annotated[int, typer.Option(help="Draws the image order, --limit and few-shot references.")] = 0,
     eval_size: Annotated[str, typer.Option(help='"input", "native" or the side of a square in pixels.')] = "input",
+    native_masks: Annotated[str, typer.Option(help="dataset: its own rule; gt0: any value above 0.")] = "dataset",
     mask_rule: Annotated[str, typer.Option(help="bilinear_half, nearest, musc_mvtec or musc_visa.")] = "bilinear_half",
     order: Annotated[
         str, typer.Option(help="shuffled or dataset: matters for methods that compare images.")
@@ -114,6 +115,7 @@ def run(
     names = _names(datasets, "--datasets")
     protocol = Protocol(
         eval_size=_eval_size(eval_size),
+        native_masks=_choice(native_masks, "native_masks", Protocol),
         mask_rule=_choice(mask_rule, "mask_rule", Protocol),
         order=_choice(order, "order", Protocol),
         precision=_choice(precision, "precision", Protocol),
@@ -139,6 +141,8 @@ def run(
     from zsadbench.progress import console_progress
 
     plan = planning.make_plan(request)
+    for note in plan.notes:
+        _say(f"Note: {note}")
     _say(f"{plan.cells} cells to run, {len(plan.done)} already done in {out} (device: {request.device})")
     try:
         with console_progress(quiet) as progress:

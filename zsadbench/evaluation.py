@@ -34,7 +34,8 @@ class GroundTruth:
         self.names = [dataset.sample_id(sample) for sample in samples]
         self.labels = np.array([sample.label for sample in samples])
         self.has_masks = dataset.card.pixel_level
-        self._rule, self._protocol, self._pool = dataset.card.mask_rule, protocol, pool
+        self._rule = dataset.card.mask_rule if protocol.native_masks == "dataset" else protocol.native_masks
+        self._protocol, self._pool = protocol, pool
         self._masks: dict[int | None, list[np.ndarray]] = {}
 
     def masks(self, side: int | None) -> list[np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,7 @@ class Plan:
 
     groups: tuple[tuple[Cell, ...], ...]  # one encoder each; inside, cells of one category are neighbours
     done: tuple[Path, ...]  # records that agree with the request and are left alone
+    notes: tuple[str, ...] = ()  # what the user should know before the run starts
 
     @property
     def cells(self) -> int:
@@ -98,7 +99,8 @@ def make_plan(request: Request) -> Plan:
                 done.append(path)
             else:
                 groups.setdefault(method.tower, []).append(cell)
-    return Plan(tuple(tuple(group) for group in groups.values()), tuple(done))
+    notes = tuple(note for dataset in sets for note in _unexpected_counts(dataset, request))
+    return Plan(tuple(tuple(group) for group in groups.values()), tuple(done), notes)
 
 
 def _expand(names: Sequence[str]) -> list[str]:
@@ -118,6 +120,25 @@ def _categories(dataset: Dataset, request: Request) -> list[tuple[Category, tupl
     else:
         wanted = list(known)
     return [(category, sampling.test_samples(dataset, category.name, request.protocol)) for category in wanted]
+
+
+def _unexpected_counts(dataset: Dataset, request: Request) -> Iterator[str]:
+    """Say when a copy of a dataset is not what published numbers were measured on."""
+    wrong = []
+    for category in dataset.categories():
+        labels = [sample.label for sample in dataset.samples(category.name)]
+        found, expected = (labels.count(0), labels.count(1)), dataset.card.expected.get(category.name)
+        wanted = not request.categories or category.name in request.categories
+        if wanted and expected is not None and found != tuple(expected):
+            wrong.append(
+                f"{category.name} has {found[0]} normal and {found[1]} anomalous, not {expected[0]} and {expected[1]}"
+            )
+    if wrong:
+        more = f" (and {len(wrong) - 1} more categories)" if len(wrong) > 1 else ""
+        yield (
+            f"{dataset.name} differs from the data that published numbers stand for: {wrong[0]}{more}. "
+            f"See zsadbench data check {dataset.name}."
+        )
 
 
 def _configure(name: str, request: Request) -> tuple[type[Method], str, Any]:

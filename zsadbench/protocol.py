@@ -10,11 +10,10 @@ ResizeRule = Literal["bilinear_half", "nearest", "musc_mvtec", "musc_visa"]
 
 @dataclass(frozen=True)
 class Protocol:
-    """How images are ordered and maps are compared with masks; the defaults are design decisions (docs: README)."""
+    """How images are ordered and maps are compared with masks."""
 
-    eval_size: int | Literal["input", "native"] = (
-        "input"  # side of the square where maps meet masks; input: the method's
-    )
+    eval_size: int | Literal["input", "native"] = "input"  # side where maps meet masks in pixels; input: the method's
+    native_masks: Literal["dataset", "gt0"] = "dataset"  # mask file -> 0/1; gt0 as AnomalyCLIP (specs/datasets.md §21)
     mask_rule: ResizeRule = "bilinear_half"  # how the native 0/1 mask is resized (specs/common.md §3)
     aupro_limit: float = 0.3  # false positive rate where AU-PRO ends (specs/metrics.md §1)
     order: Literal["shuffled", "dataset"] = "shuffled"  # image order of a category; matters for scope "batch" alone

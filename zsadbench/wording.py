@@ -11,7 +11,7 @@ from zsadbench.rows import SCOPES, Line, Name, Table, Value, identity
 LABELS = {"auroc": "AUROC", "f1_max": "F1-max", "ap": "AP", "aupro": "AU-PRO"}
 LEVELS = {"image": "Image", "pixel": "Pixel"}
 STATUSES = {"needs_checkpoint": "needs a checkpoint", "refused": "refused", "failed": "failed"}
-PROTOCOL_FIELDS = ("eval_size", "mask_rule", "aupro_limit", "order", "seed")  # shown under every table
+PROTOCOL_FIELDS = ("eval_size", "native_masks", "mask_rule", "aupro_limit", "order", "seed")  # shown under every table
 DASH = "–"
 DAGGER = "†"
 
