@@ -25,6 +25,7 @@ BAD_METHODS = {
     "bad_dtype": "torch.zeros(n), torch.zeros(n, 4, 4, dtype=torch.float64)",
     "bad_crash": "torch.zeros(n) + [][1], torch.zeros(n, 4, 4)",
     "good_mean": "batch.images.mean((1, 2, 3)), batch.images.mean(1)",
+    "good_slow": "(__import__('time').sleep(0.05), batch.images.mean((1, 2, 3)))[1], batch.images.mean(1)",
     "good_pair": "(batch.images.mean((1, 2, 3)) - batch.images.mean()).abs(), batch.images.mean(1)",
 }
 TEMPLATE = """
