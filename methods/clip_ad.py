@@ -12,18 +12,14 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.functional import resize, ten_crop
 
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.errors import OptionError
-from zsadbench.image_scores import Evidence, ImageScore, fuse
+from zsadbench.image_scores import Evidence, ImageScore, crop_abnormal, fuse
 from zsadbench.methods import Batch, EncoderConfig, Method, MethodCard, Prediction, Scope, register
 from zsadbench.postprocess import finish
 from zsadbench.similarity import CategoryText, TextSource, abnormal_logit, unit
-
-CROP_ENLARGEMENT = 270 / 240  # supplement D: crops of 240 pixels from images of 270
 
 
 @dataclass(frozen=True)
@@ -98,27 +94,11 @@ class ClipAd(Method):
         features = batch.features(self.encoder, self.request)
         maps = self.maps(features, text)
         peak = finish(maps, self, self.encoder.size).amax(dim=(1, 2))
-        abnormal = self.abnormal(features.embedding, text)
+        abnormal = abnormal_logit(unit(features.embedding), text, self.config.logit_scale).sigmoid()
         if self.config.multi_crop:
-            abnormal = (abnormal + self.crop_abnormal(batch.images, text)) / 2
+            crops = crop_abnormal(self.encoder, batch.images, text, self.config.logit_scale)
+            abnormal = (abnormal + crops) / 2
         return Evidence(abnormal, peak, maps)
-
-    def abnormal(self, embedding: Tensor, text: Tensor) -> Tensor:
-        """Return the abnormal probability of image embeddings [B, J]: [B]."""
-        return abnormal_logit(unit(embedding), text, self.config.logit_scale).sigmoid()
-
-    def crop_abnormal(self, images: Tensor, text: Tensor) -> Tensor:
-        """Return the mean abnormal probability of ten crops: images [B, 3, S, S] -> [B].
-
-        Corners and centre, and their mirror images, of the images enlarged from 240 to 270 pixels. The paper enlarges
-        the file's image; a method sees the preprocessed one, so that fine detail is weaker here.
-        """
-        side = self.encoder.size
-        enlarged = resize(images, [round(side * CROP_ENLARGEMENT)] * 2, InterpolationMode.BICUBIC)
-        crops = ten_crop(enlarged, [side, side])
-        request = FeatureRequest(cls=True)
-        embeddings = [self.encoder.encode(crop, request).embedding for crop in crops]
-        return torch.stack([self.abnormal(embedding, text) for embedding in embeddings]).mean(dim=0)
 
     def maps(self, features: Features, text: Tensor) -> Tensor:
         """Return the summed surgery maps of the used stages: [B, g, g] (§5)."""

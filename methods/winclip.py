@@ -2,7 +2,8 @@
 
 Paper: Jeong et al., "WinCLIP: Zero-/Few-Shot Anomaly Classification and Segmentation", CVPR 2023. It has no official
 code; formulas and defaults follow zqhang/Accurate-WinCLIP-pytorch@eef4f8c (specs/methods/winclip.md).
-Not reproduced: the paper's multi-crop image score and its tiling of VisA, whose details are unpublished (§10, §11).
+Not reproduced: the paper's tiling of VisA and its own crops, whose details are unpublished (§10, §11); `multi_crop` is
+CLIP-AD's account of them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from zsadbench.datasets import Category
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.errors import OptionError, UsageError
+from zsadbench.image_scores import crop_abnormal
 from zsadbench.methods import Batch, EncoderConfig, Method, MethodCard, Prediction, register
 from zsadbench.similarity import CategoryText, TextSource, abnormal_logit, nearest_distance, unit
 
@@ -36,6 +38,7 @@ class WinClipConfig(EncoderConfig):
     temperature: float = 0.07  # zqhang, anomalib; 0.01 in mala-lab, caoyunkang (§11)
     text_ensemble: Literal["mean_raw", "mean"] = "mean_raw"  # mean: each sentence scaled to length 1 first (§3)
     noun: Literal["raw", "readable"] = "raw"  # folder name, or the dataset's noun (§3)
+    multi_crop: bool = False  # average the image probability with that of ten crops, as CLIP-AD did (§10)
     shots: int = 0  # normal reference images: 0 is WinCLIP, more is WinCLIP+ (§5)
     few_shot_fusion: Literal["sum", "mean"] = "sum"  # of the two maps; the same ranking (§5)
     align_corners: bool = False  # §5
@@ -58,7 +61,7 @@ class WinClip(Method):
         reference="Jeong et al., CVPR 2023",
         scope="image",
         code="zqhang/Accurate-WinCLIP-pytorch@eef4f8c",
-        notes="No official code exists: follows a re-implementation, without multi-crop scores and tiling.",
+        notes="No official code exists: follows a re-implementation. The paper's crops and tiling are unpublished.",
     )
     presets = {
         "zero_shot": WinClipConfig(),
@@ -91,10 +94,14 @@ class WinClip(Method):
         views, text = self.views(features), self.text(batch.category)
         image = abnormal_logit(unit(features.embedding), text, 1 / self.config.temperature).sigmoid()
         maps = self.zero_shot_maps(views, image, text)
+        score = image
+        if self.config.multi_crop:
+            crops = crop_abnormal(self.encoder, batch.images, text, 1 / self.config.temperature)
+            score = (image + crops) / 2
         if not self.shots:
-            return Prediction(image, maps)
+            return Prediction(score, maps)
         association = self.association(views, batch.category)
-        scores = (image + association.amax(dim=(1, 2))) / 2
+        scores = (score + association.amax(dim=(1, 2))) / 2
         fused = maps + association
         return Prediction(scores, fused if self.config.few_shot_fusion == "sum" else fused / 2)
 

@@ -7,7 +7,14 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import resize, ten_crop
 
+from zsadbench.encoders.base import Encoder
+from zsadbench.encoders.features import FeatureRequest
+from zsadbench.similarity import abnormal_logit, unit
+
+CROP_ENLARGEMENT = 270 / 240  # CLIP-AD, supplement D: crops of 240 pixels from images of 270
 ImageScore = Literal["minmax_sum", "sum", "class_token"]  # rules of `fuse`
 
 
@@ -32,6 +39,19 @@ def fuse(abnormal: Tensor, peak: Tensor, rule: ImageScore) -> Tensor:
     if rule == "class_token":
         return abnormal
     return minmax(abnormal) + minmax(peak) if rule == "minmax_sum" else abnormal + peak
+
+
+def crop_abnormal(encoder: Encoder, images: Tensor, text: Tensor, scale: float) -> Tensor:
+    """Return the mean abnormal probability of ten crops: images [B, 3, S, S], text [2, J] -> [B].
+
+    Corners and centre, and their mirror images, of the images enlarged from 240 to 270 pixels (CLIP-AD, supplement D,
+    after WinCLIP, whose own crops are unpublished). The paper enlarges the file's image; a method sees the preprocessed
+    one, so that fine detail is weaker here.
+    """
+    enlarged = resize(images, [round(encoder.size * CROP_ENLARGEMENT)] * 2, InterpolationMode.BICUBIC)
+    crops = ten_crop(enlarged, [encoder.size, encoder.size])
+    embeddings = (encoder.encode(crop, FeatureRequest(cls=True)).embedding for crop in crops)
+    return torch.stack([abnormal_logit(unit(embedding), text, scale).sigmoid() for embedding in embeddings]).mean(dim=0)
 
 
 def minmax(values: Tensor, dim: tuple[int, ...] = (-1,)) -> Tensor:

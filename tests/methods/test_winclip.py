@@ -11,6 +11,7 @@ from zsadbench.datasets import Category
 from zsadbench.encoders import open_clip, tiny
 from zsadbench.encoders.features import FeatureRequest
 from zsadbench.errors import OptionError, UsageError, WeightsError
+from zsadbench.image_scores import crop_abnormal
 from zsadbench.loading import from_tensor
 from zsadbench.similarity import unit
 from zsadbench.testing import check_method, toy_images
@@ -198,3 +199,13 @@ def test_text_features_may_be_given_instead_of_a_text_tower() -> None:
 def test_windows_that_do_not_fit_the_grid_are_refused(encoder: encoders.base.Encoder, scales: tuple[int, ...]) -> None:
     with pytest.raises(OptionError, match="expected window sides between 1 and 8"):
         methods.create("winclip", encoder=encoder, window_scales=scales)
+
+
+def test_multi_crop_averages_the_whole_image_with_its_crops() -> None:
+    plain, cropped = (methods.create("winclip", encoder="tiny", multi_crop=value) for value in (False, True))
+    batch = from_tensor(toy_images(3, plain.encoder.size), CATEGORY)
+    text, scale = plain.text(CATEGORY), 1 / plain.config.temperature
+    crops = crop_abnormal(plain.encoder, batch.images, text, scale)
+    one, other = plain.predict(batch), cropped.predict(batch)
+    torch.testing.assert_close(other.scores, (one.scores + crops) / 2)
+    assert torch.equal(one.maps, other.maps)
