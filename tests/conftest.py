@@ -1,13 +1,19 @@
 """Shared fixtures: a small data root, and plugins that misbehave on purpose."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from toy_tree import write_tree
 
 from zsadbench import datasets, methods, plugins
 
+# The same examples on every run, so that a red test is a change of the code; `explore` looks for new ones.
+settings.register_profile("default", derandomize=True, deadline=None)
+settings.register_profile("explore", max_examples=1000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 torch.set_num_threads(1)  # tests run in parallel processes: threads on top would only wait for each other
 
 
