@@ -32,6 +32,18 @@ class ISIC(PairedDataset):
             folders=("ISIC", "ISBI", "ISIC2016"),
             nouns={"skin": "skin"},
             expected={"skin": (0, 379)},
+            downloads=(  # two public loaders agree on the checksums
+                (
+                    "https://isic-challenge-data.s3.amazonaws.com/2016/ISBI2016_ISIC_Part1_Test_Data.zip",
+                    "md5:efebcaeaae751007401a40a60d391f93",
+                    0,
+                ),
+                (
+                    "https://isic-challenge-data.s3.amazonaws.com/2016/ISBI2016_ISIC_Part1_Test_GroundTruth.zip",
+                    "md5:492a7711a2e19b96114cab6c96bd1ad5",
+                    0,
+                ),
+            ),
             notes="Every image has a lesion, which may cover most of the frame. ISIC 2017 and 2018 are other images.",
         ),
     }

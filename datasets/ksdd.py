@@ -36,6 +36,13 @@ class KSDD(TreeDataset):
             folders=("KolektorSDD", "KSDD"),
             nouns={"ksdd": "electrical commutator"},
             expected={"ksdd": (347, 52)},
+            downloads=(  # checksum: anomalib, src/anomalib/data/datamodules/image/kolektor.py
+                (
+                    "https://go.vicos.si/kolektorsdd",
+                    "sha256:65dc621693418585de9c4467d1340ea7958a6181816f0dc2883a1e8b61f9d4dc",
+                    0,
+                ),
+            ),
             notes="Whole images. The Dual-Anchor supplementary describes this set under the name and citation of "
             "KSDD2. Box annotations are another archive, KolektorSDD-boxes. Unverified: the values that label "
             "files have.",

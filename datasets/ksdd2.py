@@ -32,6 +32,9 @@ class KSDD2(TreeDataset):
             nouns={"ksdd2": "metal surface"},
             expected={"ksdd2": (894, 110)},
             expected_train={"ksdd2": 2085},
+            downloads=(  # two public loaders agree on the checksum (specs/datasets.md §6)
+                ("https://go.vicos.si/kolektorsdd2", "md5:1ed0f628122776ace4965afa30dfe316", 0),
+            ),
             notes="The Dual-Anchor supplementary cites this set under 'KSDD2', but its text describes KSDD (399 "
             "images, 52 defective): do not compare. Labels are read from the full-size masks; the smallest "
             "defect has 23 pixels. The noun follows Bayes-PFL's 'Metal'; the paper only says production items.",

@@ -60,6 +60,13 @@ class VisA(IndexedDataset):
                 "pcb4": 904,
                 "pipe_fryum": 450,
             },
+            downloads=(  # URL: spot-diff's README; checksum: anomalib, src/anomalib/data/datamodules/image/visa.py
+                (
+                    "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar",
+                    "sha256:2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362",
+                    1929840640,
+                ),
+            ),
             notes="Masks look black in a viewer: their values are 1 to 9.",
         ),
     }

@@ -2,7 +2,7 @@
 
 Paper: Chen et al., "APRIL-GAN: A Zero-/Few-Shot Anomaly Classification and Segmentation Method for CVPR 2023 VAND
 Workshop Challenge Tracks 1&2", arXiv 2305.17382; code read: ByChelsea/VAND-APRIL-GAN@f13b8a6
-(specs/methods/april_gan.md). Not reproduced: few-shot memories, training, fp16 autocast.
+(specs/methods/april_gan.md). Not reproduced: fp16 autocast; few-shot references are drawn without replacement.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from zsadbench import losses
+from zsadbench.datasets import Category
 from zsadbench.encoders.base import Encoder
-from zsadbench.encoders.features import FeatureRequest
-from zsadbench.errors import NeedsCheckpoint, WeightsError
+from zsadbench.encoders.features import FeatureRequest, Features
+from zsadbench.errors import NeedsCheckpoint, UsageError, WeightsError
 from zsadbench.methods import (
     Batch,
     EncoderConfig,
     MethodCard,
     Prediction,
+    Scope,
     Stage,
     TrainableMethod,
     TrainingBatch,
@@ -30,7 +32,7 @@ from zsadbench.methods import (
     register,
 )
 from zsadbench.postprocess import resize_maps
-from zsadbench.similarity import CategoryText, TextSource, abnormal_logit, unit
+from zsadbench.similarity import CategoryText, TextSource, abnormal_logit, nearest_distance, unit
 
 CHECKPOINT_KEY = "trainable_linearlayer"  # where the official .pth keeps the layers (§9)
 
@@ -45,6 +47,8 @@ class AprilGanConfig(EncoderConfig):
     layers: tuple[int, ...] | None = None  # None: four at equal depth, 6,12,18,24 of 24 blocks (§4)
     logit_scale: float = 100.0  # §5, §6
     noun: Literal["raw", "readable"] = "raw"  # folder name, or the dataset's noun (§11)
+    shots: int = 0  # normal reference images; more than 0 adds the patch memories (§5)
+    few_shot_score: Literal["minmax", "bounded"] = "minmax"  # how the map's peak joins the image score (§6, §11)
     align_corners: bool = True  # §5
     sigma: float = 0.0  # §7
     trained_on: str = "visa"  # dataset of the checkpoint; official files do not say it
@@ -53,7 +57,7 @@ class AprilGanConfig(EncoderConfig):
 
 @register
 class AprilGan(TrainableMethod):
-    """Zero-shot inference with trained linear layers; the preset names the dataset they were trained on."""
+    """Linear layers, and with `shots` patch memories; the preset names the dataset that the layers were trained on."""
 
     card = MethodCard(
         title="APRIL-GAN",
@@ -68,7 +72,12 @@ class AprilGan(TrainableMethod):
             trained_on="mvtec",
             recipe=TrainRecipe((Stage(epochs=3, lr=1e-3, betas=(0.5, 0.999)),), batch_size=8, mosaic=0.2),  # §8
         ),
+        "demo": AprilGanConfig(
+            trained_on="demo.train",
+            recipe=TrainRecipe((Stage(epochs=4, lr=1e-2, betas=(0.5, 0.999)),), batch_size=8),  # specs/demo.md §9.3
+        ),
     }
+    free_options = frozenset({"shots", "few_shot_score", "align_corners", "sigma"})
 
     def __init__(self, config: AprilGanConfig, encoder: Encoder, text: TextSource | None = None) -> None:
         """Choose the layers; `text` replaces prompts and text tower. Raises WeightsError."""
@@ -76,7 +85,13 @@ class AprilGan(TrainableMethod):
         self.text = text or CategoryText(encoder, "april_gan", noun=config.noun)
         self.layers = config.layers or encoder.stages(4)
         self.request = FeatureRequest(tokens=frozenset(self.layers), cls=True)
-        self.align_corners, self.sigma = config.align_corners, config.sigma
+        self.align_corners, self.sigma, self.shots = config.align_corners, config.sigma, config.shots
+        self.memory: tuple[Category, list[Tensor]] | None = None
+
+    @property
+    def scope(self) -> Scope:
+        """The category where few-shot image scores are min-max normalised over it, else the image."""
+        return "category" if self.shots and self.config.few_shot_score == "minmax" else "image"
 
     def initialise(self, seed: int) -> None:
         """Draw layers as torch's `Linear` does by default (§4), from a generator of their own."""
@@ -109,18 +124,62 @@ class AprilGan(TrainableMethod):
         self.trained = linear.to(self.encoder.device)
         self.trained_on = frozenset({self.config.trained_on})
 
+    def remember(self, references: Batch) -> None:
+        """Keep the unit patch tokens of the normal reference images of the next category, a memory a layer (§5)."""
+        features = references.features(self.encoder, FeatureRequest(tokens=self.request.tokens))
+        self.memory = references.category, [unit(features.tokens(layer)).flatten(0, 1) for layer in self.layers]
+
     def predict(self, batch: Batch) -> Prediction:
-        """Score B images: scores [B] in 0..1 are CLIP's own (§6), maps [B, S, S] in 0..number of layers (§5)."""
+        """Score B images of one category: scores [B] in 0..1, maps [B, S, S].
+
+        Zero-shot, scores are CLIP's own and ignore the maps (§6), which are in 0..number of layers (§5). Few-shot, maps
+        add the distances to the memories, and scores are the mean of CLIP's own and of the map's scaled maximum.
+        """
         if self.trained is None:
             raise NeedsCheckpoint(
                 f"{self.name or 'april_gan'} needs trained linear layers; got none. "
                 f"Give an official checkpoint with --checkpoint {self.name or 'april_gan'}=PATH."
             )
-        features = batch.features(self.encoder, self.request)
         text = self.text(batch.category)
-        scores = abnormal_logit(unit(features.embedding), text, self.config.logit_scale).sigmoid()
-        maps = sum(self.stage_map(features.tokens(layer), i, text) for i, layer in enumerate(self.layers))
+        parts = [self.score_part(part, text) for part in batch.split()]
+        scores, maps = (torch.cat(column) for column in zip(*parts, strict=True))
+        if self.shots:
+            scores = (scores + self.scaled_peak(maps)) / 2
         return Prediction(scores, maps)
+
+    def score_part(self, batch: Batch, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Return CLIP's abnormal probability [B] and the map [B, S, S] of some images; text: unit rows [2, J]."""
+        features = batch.features(self.encoder, self.request)
+        probability = abnormal_logit(unit(features.embedding), text, self.config.logit_scale).sigmoid()
+        maps = torch.stack([self.stage_map(features.tokens(layer), i, text) for i, layer in enumerate(self.layers)])
+        zero_shot = maps.sum(dim=0)
+        return probability, zero_shot + self.memory_map(features, batch.category) if self.shots else zero_shot
+
+    def memory_map(self, features: Features, category: Category) -> Tensor:
+        """Return the distance of each patch to its nearest reference patch, a sum over layers: [B, S, S] (§5)."""
+        if self.memory is None or self.memory[0] != category:
+            raise UsageError(
+                f"{self.name or 'april_gan'} with shots={self.shots} knows no references of category "
+                f"{category.name!r}; expected remember(references) before predict(batch)."
+            )
+        nearest = [
+            nearest_distance(unit(features.tokens(layer)), memory)
+            for layer, memory in zip(self.layers, self.memory[1], strict=True)
+        ]
+        grid = torch.stack(nearest).sum(dim=0).unflatten(1, (self.encoder.grid, self.encoder.grid))
+        return resize_maps(grid, self.encoder.size, self.align_corners)
+
+    def scaled_peak(self, maps: Tensor) -> Tensor:
+        """Return the maximum of each few-shot map [N, S, S] in 0..1: [N].
+
+        "minmax" scales over the images given, the whole category (§6). "bounded" is ours, for an image alone (§11): it
+        divides by twice the number of layers, what probabilities and distances of vectors at right angles add up to.
+        """
+        peaks = maps.amax(dim=(1, 2))
+        if self.config.few_shot_score == "bounded":
+            return (peaks / (2 * len(self.layers))).clamp_max(1)
+        span = peaks.max() - peaks.min()
+        return (peaks - peaks.min()) / span.clamp_min(torch.finfo(span.dtype).tiny)
 
     def loss(self, batch: TrainingBatch, labels: Tensor, masks: Tensor, stage: str = "") -> dict[str, Tensor]:
         """Return focal and Dice loss of every stage's map, each a sum over the stages (§8)."""

@@ -15,10 +15,11 @@ import shutil
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from zsadbench.errors import FetchError
 
@@ -26,7 +27,11 @@ RESERVE = 2**28  # bytes of disk that stay free
 CHUNK = 2**18  # bytes read at once
 _HEADER = 2**24  # bytes; tarfile reads long names and attributes at once, so that their length must be bounded
 _UNSAFE = re.compile(r"^/|^[A-Za-z]:|\\|[\x00-\x1f\x7f]|(^|/)\.\.(/|$)")  # leaves the folder, here or on Windows
-_TAR_READERS = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}  # by the first two bytes
+_TAR_READERS: dict[bytes, Callable[..., Any]] = {  # by the first two bytes
+    b"\x1f\x8b": gzip.open,
+    b"BZ": bz2.open,
+    b"\xfd7": lzma.open,
+}
 
 
 class Limits(NamedTuple):
@@ -58,7 +63,9 @@ def extract(archive: Path, folder: Path, limits: Limits | None = None) -> int:
     with _explained(archive), closing(_members(archive)) as members:
         for number, member in enumerate(members, start=1):
             if number > limits.files:
-                raise FetchError(f"{archive} holds more than {limits.files} files; expected a data set. Nothing is kept.")
+                raise FetchError(
+                    f"{archive} holds more than {limits.files} files; expected a dataset. Nothing is kept."
+                )
             if written + member.size > allowed:
                 raise FetchError(
                     f"{archive} unpacks to more than {allowed} bytes; expected at most {limits.ratio} times its own "
@@ -98,21 +105,70 @@ def _write(member: Member, archive: Path, folder: Path) -> int:
         return file.tell()
 
 
-def _members(archive: Path) -> Iterator[Member]:
+def _members(archive: Path) -> Generator[Member, None, None]:
     """Yield the members of a zip or tar in order. Raises FetchError for one that is no plain file or folder."""
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as opened:
-            for entry in opened.infolist():
-                kind = stat.S_IFMT(entry.external_attr >> 16)  # 0 where the archive was not made on Unix
-                if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                    raise _refusal(archive, entry.filename)
-                source = None if entry.is_dir() else lambda entry=entry: opened.open(entry)
-                yield Member(entry.filename, entry.file_size, source)
-        return
     with archive.open("rb") as file:
         start = file.read(2)
-    with _TAR_READERS.get(start, Path.open)(archive, "rb") as stream:
-        for entry in tarfile.open(fileobj=_Bounded(stream), mode="r:"):  # type: ignore[call-overload]  # a reader
+    if start == b"PK":
+        yield from _zip_members(archive)
+    else:
+        with _TAR_READERS.get(start, Path.open)(archive, "rb") as stream:
+            yield from _tar_members(archive, stream)
+
+
+def _zip_members(archive: Path) -> Iterator[Member]:
+    with zipfile.ZipFile(archive) as opened:
+        for entry in opened.infolist():
+            kind = stat.S_IFMT(entry.external_attr >> 16)  # 0 where the archive was not made on Unix
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise _refusal(archive, entry.filename)
+            yield Member(entry.filename, entry.file_size, None if entry.is_dir() else partial(opened.open, entry))
+
+
+def _tar_members(archive: Path, stream: IO[bytes]) -> Iterator[Member]:
+    with tarfile.TarFile(fileobj=_Bounded(stream)) as opened:  # type: ignore[arg-type]  # it reads, seeks and tells
+        for entry in opened:
             if not (entry.isdir() or entry.isreg()) or entry.issparse():
                 raise _refusal(archive, entry.name)
-            ...
+            yield Member(entry.name, entry.size, None if entry.isdir() else partial(_tar_file, opened, entry))
+
+
+def _tar_file(opened: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
+    file = opened.extractfile(entry)
+    assert file is not None, "only links and devices have no content"
+    return file
+
+
+class _Bounded:
+    """A stream that refuses to read much at once: a forged header may claim a name of many gigabytes."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int) -> bytes:
+        """Return up to `size` bytes."""
+        if size > _HEADER:
+            raise tarfile.ReadError(f"a header claims a length of {size} bytes")
+        return self._stream.read(size)
+
+
+def _refusal(archive: Path, name: str) -> FetchError:
+    return FetchError(f"{archive}: {name!r} is a link, a device or the like; expected only plain files and folders.")
+
+
+@contextmanager
+def _explained(archive: Path) -> Iterator[None]:
+    """Turn whatever goes wrong while an archive is unpacked into a FetchError that names it."""
+    try:
+        yield
+    except FetchError:
+        raise
+    except FileExistsError as error:
+        raise FetchError(f"{archive} holds {error.filename} twice, or over another file; expected each once.") from None
+    except Exception as error:  # a damaged archive makes the decoders raise nearly anything
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise FetchError(
+                f"the disk is full: {archive} could not be unpacked. Free some space and run the same command again."
+            ) from None
+        raise FetchError(f"{archive} cannot be unpacked, it may be damaged: {type(error).__name__}: {error}") from error

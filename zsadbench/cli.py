@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from zsadbench.errors import DataError, UnknownName, UsageError, ZsadError
+from zsadbench import cli_data, cli_train
+from zsadbench.cli_options import (
+    AsJson,
+    Categories,
+    DataRoot,
+    Device,
+    Encoder,
+    Limit,
+    Plugins,
+    Quiet,
+    Weights,
+    add_plugins,
+    changes_of,
+    checked_device,
+    choice,
+    demo_encoder,
+    names_of,
+    pairs,
+    say,
+    weights_of,
+)
+from zsadbench.errors import DataError, UsageError, ZsadError
 
 DEFAULT_RUN = Path("runs/default")
 
@@ -25,23 +44,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Look at dataset folders.", no_args_is_help=True)
-app.add_typer(data_app, name="data")
-
-DataRoot = Annotated[
-    Path | None, typer.Option("--data-root", envvar="ZSADBENCH_DATA", help="Folder with one folder a dataset.")
-]
-Plugins = Annotated[
-    list[Path] | None,
-    typer.Option("--plugins", help="Folder with methods/*.py or datasets/*.py of your own; may be repeated."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
-Encoder = Annotated[str | None, typer.Option(help="Encoder SPEC for every method, e.g. open_clip:NAME/TAG.")]
-Weights = Annotated[list[str] | None, typer.Option(help="SPEC=PATH of a local weights file; may be repeated.")]
-Categories = Annotated[str, typer.Option(help="Only these categories, separated by commas.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Images a category, drawn stratified by defect.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+app.add_typer(cli_data.app, name="data")
+app.command("train")(cli_train.train)
 
 
 class TableFormat(StrEnum):
@@ -85,8 +89,13 @@ def run(
     encoder: Encoder = None,
     weights: Weights = None,
     checkpoint: Annotated[
-        list[str] | None, typer.Option(help="METHOD=PATH of trained weights; may be repeated.")
+        list[str] | None,
+        typer.Option(help="METHOD=PATH of trained weights: an official file, or a folder of ours; may be repeated."),
     ] = None,
+    checkpoints: Annotated[
+        Path, typer.Option(help="Folder where our own checkpoints are looked for, and trained if they are missing.")
+    ] = cli_train.CHECKPOINTS,
+    no_train: Annotated[bool, typer.Option("--no-train", help="Train nothing that is missing there.")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="METHOD.FIELD=VALUE; may be repeated.")] = None,
     categories: Categories = "",
     limit: Limit = None,
@@ -107,52 +116,54 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run methods on datasets; finished cells are skipped, so a killed run goes on where it stopped."""
-    _add_plugins(plugins)
+    add_plugins(plugins)
     from zsadbench import plan as planning
     from zsadbench import runner
     from zsadbench.protocol import Protocol
 
-    names = _names(datasets, "--datasets")
+    names = names_of(datasets, "--datasets")
     protocol = Protocol(
         eval_size=_eval_size(eval_size),
-        native_masks=_choice(native_masks, "native_masks", Protocol),
-        mask_rule=_choice(mask_rule, "mask_rule", Protocol),
-        order=_choice(order, "order", Protocol),
-        precision=_choice(precision, "precision", Protocol),
+        native_masks=choice(native_masks, "native_masks", Protocol),
+        mask_rule=choice(mask_rule, "mask_rule", Protocol),
+        order=choice(order, "order", Protocol),
+        precision=choice(precision, "precision", Protocol),
         seed=seed,
         limit=limit,
         batch_size=batch_size,
     )
     request = planning.Request(
-        methods=_names(methods, "--methods"),
+        methods=names_of(methods, "--methods"),
         datasets=names,
         out=out,
         data_root=data_root,
-        encoder=_encoder(encoder, names),
-        weights=_weights(weights or []),
-        checkpoints={name: Path(path) for name, path in _pairs(checkpoint or [], "--checkpoint METHOD=PATH")},
-        changes=_changes(set_ or []),
-        categories=_names(categories, "--categories") if categories else (),
-        device=_device(device),
+        encoder=demo_encoder(encoder, names),
+        weights=weights_of(weights or []),
+        checkpoints={name: Path(path) for name, path in pairs(checkpoint or [], "--checkpoint METHOD=PATH")},
+        changes=changes_of(set_ or []),
+        checkpoint_folder=checkpoints,
+        train=not no_train,
+        categories=names_of(categories, "--categories") if categories else (),
+        device=checked_device(device),
         protocol=protocol,
         allow_leak=allow_leak,
         fail_fast=fail_fast,
     )
     from zsadbench.progress import console_progress
 
-    plan = planning.make_plan(request)
+    plan = cli_train.train_missing(planning.make_plan(request), request, quiet)
     for note in plan.notes:
-        _say(f"Note: {note}")
-    _say(f"{plan.cells} cells to run, {len(plan.done)} already done in {out} (device: {request.device})")
+        say(f"Note: {note}")
+    say(f"{plan.cells} cells to run, {len(plan.done)} already done in {out} (device: {request.device})")
     try:
         with console_progress(quiet) as progress:
             summary = runner.run(plan, request, progress)
     except KeyboardInterrupt:
-        _say("Interrupted. Finished cells are kept; the same command goes on from there.")
+        say("Interrupted. Finished cells are kept; the same command goes on from there.")
         raise typer.Exit(130) from None
     if as_json:
         typer.echo(json.dumps({"out": str(out), "skipped": summary.skipped, **summary.counts}))
-    _say(_ending(summary, out))
+    say(_ending(summary, out))
     raise typer.Exit(1 if summary.failed else 0)
 
 
@@ -191,7 +202,7 @@ def study(
     quiet: Quiet = False,
 ) -> None:
     """Run a paper's ablation table and print measured beside published numbers; a killed study goes on likewise."""
-    _add_plugins(plugins)
+    add_plugins(plugins)
     from zsadbench import studies, study_tables
 
     if list_ or not name:
@@ -202,25 +213,25 @@ def study(
     from zsadbench.protocol import Protocol
 
     found = studies.load(name)
-    names = _names(datasets, "--datasets") if datasets else ()
+    names = names_of(datasets, "--datasets") if datasets else ()
     request = Request(
         methods=(),
         datasets=names,
         out=out or Path("runs/studies") / found.name,
         data_root=data_root,
-        encoder=_encoder(encoder, names or [row.dataset for row in found.rows]),
-        weights=_weights(weights or []),
-        categories=_names(categories, "--categories") if categories else (),
-        device=_device(device),
+        encoder=demo_encoder(encoder, names or [row.dataset for row in found.rows]),
+        weights=weights_of(weights or []),
+        categories=names_of(categories, "--categories") if categories else (),
+        device=checked_device(device),
         protocol=Protocol(limit=limit),
     )
     jobs = studies.make_jobs(found, request)
-    _say(f"{len(jobs)} rows, {sum(job.plan.cells for job in jobs)} cells to run in {request.out} ({request.device})")
+    say(f"{len(jobs)} rows, {sum(job.plan.cells for job in jobs)} cells to run in {request.out} ({request.device})")
     try:
         with console_progress(quiet) as progress:
             failed = studies.run(jobs, progress)
     except KeyboardInterrupt:
-        _say("Interrupted. Finished cells are kept; the same command goes on from there.")
+        say("Interrupted. Finished cells are kept; the same command goes on from there.")
         raise typer.Exit(130) from None
     typer.echo(study_tables.render(found, jobs, format_.value).rstrip("\n"))
     raise typer.Exit(1 if failed else 0)
@@ -233,94 +244,11 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List what is available, plugins included."""
-    _add_plugins(plugins)
+    add_plugins(plugins)
     from zsadbench import listing
 
     rows = listing.rows(kind.value)
     typer.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=1) if as_json else listing.render(rows))
-
-
-@data_app.command("check")
-def data_check(
-    name: Annotated[str, typer.Argument(help="Dataset name, or NAME=FOLDER.")],
-    data_root: DataRoot = None,
-    plugins: Plugins = None,
-    quiet: Quiet = False,
-) -> None:
-    """Compare a dataset folder with what is expected, and name the first file that is wrong."""
-    _add_plugins(plugins)
-    from zsadbench import datacheck, datasets
-    from zsadbench.progress import console_bar
-
-    dataset = datasets.create(name, data_root)
-    with console_bar(f"checking {dataset.name}", quiet) as advance:
-        report = datacheck.check(dataset, advance)
-    typer.echo(datacheck.render(report))
-    raise typer.Exit(0 if report.ok else 1)
-
-
-def _say(text: str) -> None:
-    """Everything that is not the result itself goes to standard error."""
-    typer.echo(text, err=True)
-
-
-def _add_plugins(folders: Sequence[Path] | None) -> None:
-    from zsadbench import plugins
-
-    for folder in folders or ():
-        plugins.add_folder(folder)
-
-
-def _names(text: str, option: str) -> tuple[str, ...]:
-    names = tuple(part.strip() for part in text.split(",") if part.strip())
-    if not names:
-        raise UsageError(f"{option} is empty; expected names separated by commas.")
-    return names
-
-
-def _pairs(items: Sequence[str], option: str) -> list[tuple[str, str]]:
-    for item in items:
-        if not all(item.partition("=")[::2]):
-            raise UsageError(f"got {item!r}; expected {option}.")
-    return [(item.partition("=")[0], item.partition("=")[2]) for item in items]
-
-
-def _changes(items: Sequence[str]) -> dict[str, dict[str, Any]]:
-    changes: dict[str, dict[str, Any]] = {}
-    for target, value in _pairs(items, "--set METHOD.FIELD=VALUE"):
-        method, _, field = target.rpartition(".")
-        if not method:
-            raise UsageError(
-                f"--set {target}={value}: got no method; expected METHOD.FIELD=VALUE, e.g. winclip.temperature=0.01."
-            )
-        changes.setdefault(method, {})[field] = value
-    return changes
-
-
-def _weights(items: Sequence[str]) -> dict[str, Path]:
-    """Read SPEC=PATH pairs; ZSADBENCH_WEIGHTS holds more of them, separated by the system's path separator."""
-    inherited = [item for item in os.environ.get("ZSADBENCH_WEIGHTS", "").split(os.pathsep) if item]
-    return {spec: Path(path).expanduser() for spec, path in _pairs([*inherited, *items], "--weights SPEC=PATH")}
-
-
-def _encoder(spec: str | None, datasets: Sequence[str]) -> str | None:
-    """The demo set has its own small encoder; everything else runs with each method's published one."""
-    if spec is None and all(name.partition(".")[0] == "demo" for name in datasets):
-        _say("encoder: demo (the demo set's own; --encoder SPEC chooses another)")
-        return "demo"
-    return spec
-
-
-def _device(device: str) -> str:
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device != "cpu" and not device.startswith("cuda"):
-        raise UsageError(f"--device {device}: expected auto, cpu, cuda or cuda:N.")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"--device {device}: torch finds no CUDA device here. Use --device cpu.")
-    return device
 
 
 def _eval_size(text: str) -> Any:
@@ -329,16 +257,6 @@ def _eval_size(text: str) -> Any:
     if text.isdigit() and int(text) > 0:
         return int(text)
     raise UsageError(f'--eval-size {text}: expected "input", "native" or a number of pixels.')
-
-
-def _choice(value: str, field: str, owner: type) -> Any:
-    """Check a text against the Literal type of a dataclass field."""
-    import typing
-
-    choices = typing.get_args(typing.get_type_hints(owner)[field])
-    if value not in choices:
-        raise UnknownName(f"--{field.replace('_', '-')}", value, choices)
-    return value
 
 
 def _ending(summary: Any, out: Path) -> str:

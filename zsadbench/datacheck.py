@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -133,7 +133,18 @@ def render(report: Report) -> str:
             first = {kind: next(f.message for f in report.findings if f.kind == kind) for kind in kinds}
             parts.append("\n".join([f"### {title}", *(f"- {kind} ({kinds[kind]}): {first[kind]}" for kind in kinds)]))
     parts.append("Everything is as expected." if report.ok else "Not as expected: see the table and the problems.")
-    return "\n\n".join(parts)
+    return "\n\n".join(parts).encode("utf-8", "backslashreplace").decode()  # file names need not be UTF-8
+
+
+def facts(report: Report) -> dict[str, Any]:
+    """Return a report as JSON values: the verdict, the counts by category, and every finding."""
+    return {
+        "dataset": report.dataset,
+        "root": str(report.root),
+        "ok": report.ok,
+        "counts": [count._asdict() | {"state": _state(count)} for count in report.counts],
+        "findings": [finding._asdict() for finding in report.findings],
+    }
 
 
 def check_dataset(dataset: Dataset) -> None:
@@ -190,7 +201,7 @@ def _inspect(dataset: Dataset, sample: Sample) -> _File:
     try:
         digest = hashlib.sha256(sample.image.read_bytes() + repr(sample.crop).encode()).hexdigest()
         size = decode_image(sample.image).shape[:2]
-        findings += _suffix(sample.image)
+        findings += _suffix(sample.image) + _link(sample.image, dataset.root)
     except (DataError, OSError) as error:
         return _File(name, sample.label, digest, (Finding("unreadable image", str(error), True),))
     if dataset.card.pixel_level and (sample.masks or (sample.label == 1 and sample.split == "test")):
@@ -229,6 +240,13 @@ def _suffix(path: Path) -> list[Finding]:
     if path.suffix.lower() in SUFFIXES.get(content, (path.suffix.lower(),)):
         return []
     return [Finding(f"{path.suffix} files that hold {content}", f"{path} is read by its content.", False)]
+
+
+def _link(path: Path, root: Path) -> list[Finding]:
+    target = Path(os.path.realpath(path))
+    if target.is_relative_to(os.path.realpath(root)):
+        return []
+    return [Finding("links that lead outside", f"{path} is read from {target}.", False)]
 
 
 def _duplicates(files: Iterable[_File]) -> list[Finding]:

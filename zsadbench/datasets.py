@@ -80,6 +80,7 @@ class DatasetCard:
     nouns: Mapping[str, str] = field(default_factory=dict)  # category -> noun, where the default rule reads badly
     expected: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # category -> test (normal, anomalous)
     expected_train: Mapping[str, int] = field(default_factory=dict)  # category -> train normals
+    downloads: tuple[tuple[str, str, int], ...] = ()  # public archives: (URL, "sha256:..." or "md5:...", bytes or 0)
     notes: str = ""  # traps and what is unverified
 
 
@@ -97,6 +98,7 @@ class Dataset(ABC):
         self.card = self.cards[variant]
         self.name = name
         self.data_root = data_root
+        self.folder = Path(root)  # as the user gave it; `root` may be a folder inside
         self.root = self.find_top(Path(root))
 
     def find_top(self, root: Path) -> Path:
@@ -143,6 +145,7 @@ class Dataset(ABC):
     def _samples(self) -> dict[tuple[str, str], tuple[Sample, ...]]:
         groups: dict[tuple[str, str], list[Sample]] = {}
         for sample in self.scan():
+            _require_text(self.sample_id(sample))
             groups.setdefault((sample.category, sample.split), []).append(sample)
         if not groups:
             raise DataError(
@@ -178,6 +181,15 @@ class Dataset(ABC):
             fields = (self.sample_id(sample), str(sample.label), sample.defect, *(mask.name for mask in sample.masks))
             digest.update("\0".join(fields).encode() + b"\n")
         return digest.hexdigest()
+
+
+def _require_text(name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"the name {name!r} is not UTF-8; rename the file, because results are filed under it."
+        ) from None
 
 
 def readable_noun(name: str) -> str:

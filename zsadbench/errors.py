@@ -48,6 +48,10 @@ class DataError(ZsadError):
     """A dataset folder, image or mask that is missing, unreadable or contradicts its layout."""
 
 
+class FetchError(ZsadError):
+    """A download that failed, or an archive that is damaged or not safe to unpack."""
+
+
 class WeightsError(ZsadError):
     """Encoder weights or a checkpoint that are missing, unreadable, unsafe or of another architecture."""
 

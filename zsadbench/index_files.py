@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple, cast
@@ -27,6 +28,7 @@ COLUMNS = {  # what we call a column: the names it goes by
     "split": ("split",),
 }
 NORMAL, ANOMALOUS = ("0", "0.0", "normal", "good", "ok"), ("1", "1.0", "anomaly", "anomalous", "abnormal", "defective")
+_UNWRITABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # control characters and halves of characters
 GENERIC_DEFECTS = frozenset({"anomaly", "bad", "defect", "good", "ko", "normal", "ok"})  # these name no kind of defect
 
 
@@ -57,7 +59,7 @@ def read_index(path: Path) -> Index:
         raise DataError(f"{path} is no index file; expected one that ends in {', '.join(SUFFIXES)}.")
     try:
         rows = tuple(reader(path))
-    except (OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError, csv.Error) as error:  # json raises any of them
         raise DataError(f"{path} cannot be read: {error}") from None
     if not rows:
         raise DataError(f"{path} names no images; expected at least one row.")
@@ -112,6 +114,9 @@ def _csv_rows(path: Path) -> Iterator[Row]:
                     f"{path}, line 1: there is no column {column!r} ({' or '.join(COLUMNS[column])}); "
                     f"got {', '.join(reader.fieldnames) or 'no header'}."
                 )
+        repeated = [name for name in reader.fieldnames if name and reader.fieldnames.count(name) > 1]
+        if repeated:
+            raise DataError(f"{path}, line 1: the column {repeated[0]!r} is there twice; expected each once.")
         for values in reader:
             if None in values:
                 raise DataError(f"{path}, line {reader.line_num}: more values than columns; quote commas in names.")
@@ -127,19 +132,27 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
 
 def _object(line: str, where: str) -> dict[str, Any]:
     try:
-        values = json.loads(line)
-    except json.JSONDecodeError as error:
+        values = json.loads(line, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: this is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise DataError(f"{where}: expected an object with an image and a label, got {line.strip()[:40]}.")
     return values
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of a JSON file; json itself would let the last of two equal keys win. Raises ValueError."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError(f"one object has a key twice, among {', '.join(list(values)[:8])}")
+    return values
+
+
 def _meta_rows(path: Path) -> Iterator[Row]:
     """Yield the rows of {split: {category: [row, ...]}}; the splits may be capitalised (AnomalyCLIP's DAGM)."""
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
-    splits = {name.lower(): groups for name, groups in content.items()} if isinstance(content, dict) else {}
-    if not isinstance(splits.get("test"), dict):
+    content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
+    splits = _unique([(name.lower(), groups) for name, groups in content.items()]) if isinstance(content, dict) else {}
+    if not isinstance(splits.get("test"), dict) or not isinstance(splits.get("train") or {}, dict):
         raise DataError(f"{path}: expected a meta.json with lists of rows under 'test' and their categories.")
     for split in ("train", "test"):
         for category, rows in (splits.get(split) or {}).items():
@@ -156,13 +169,17 @@ def _row(values: Mapping[str, Any], where: str) -> Row:
     found = {column: _value(values, names) for column, names in COLUMNS.items()}
     if not found["image"]:
         raise DataError(f"{where}: there is no image ({' or '.join(COLUMNS['image'])}).")
-    word = found["label"].lower()
-    if word not in NORMAL + ANOMALOUS:
-        raise DataError(f"{where}: the label is {found['label']!r}; expected 0 or normal, 1 or anomaly.")
+    if _UNWRITABLE.search("".join(found.values())):
+        raise DataError(f"{where}: got {found}; expected no control characters and no broken characters.")
+    words = {_value(values, [name]).lower() for name in COLUMNS["label"]} - {""} or {""}
+    if not (words <= set(NORMAL) or words <= set(ANOMALOUS)):
+        raise DataError(
+            f"{where}: the label is {' and '.join(map(repr, sorted(words)))}; expected 0 or normal, 1 or anomaly."
+        )
     split = found["split"].lower() or "test"
     if split not in ("train", "test"):
         raise DataError(f"{where}: the split is {found['split']!r}; expected train or test.")
-    label: Literal[0, 1] = 1 if word in ANOMALOUS else 0
+    label: Literal[0, 1] = 1 if words <= set(ANOMALOUS) else 0
     defect = "" if label == 0 or found["defect"].lower() in GENERIC_DEFECTS else found["defect"]
     return Row(found["image"], found["mask"], label, found["category"], defect, cast(Split, split), where)
 
@@ -199,12 +216,23 @@ def _resolve(text: str, root: Path, where: str, is_meta: bool) -> Path | None:
         inside = _inside(Path(written), root) or _inside(Path(written), root.resolve())
         if inside is None and is_meta and ".." not in written.parts:
             suffixes = (Path(*written.parts[start:]) for start in range(1, len(written.parts)))
-            inside = next((suffix for suffix in suffixes if (root / suffix).is_file()), None)
+            inside = next((suffix for suffix in suffixes if _is_file(root / suffix)), None)
             if inside is None:
                 return None
     if inside is None:
         raise DataError(f"{where}: {text} lies outside {root}; expected a path relative to that folder.")
-    return root / inside if (root / inside).is_file() else None
+    if not _is_file(root / inside):
+        return None
+    if not Path(os.path.realpath(root / inside)).is_relative_to(os.path.realpath(root)):
+        raise DataError(f"{where}: {text} is a link that leads out of {root}; expected a file below that folder.")
+    return root / inside
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, a folder that must not be entered
+        return False
 
 
 def _inside(path: Path, root: Path) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from zsadbench import datasets, encoders, methods
@@ -60,12 +60,19 @@ def _datasets() -> list[Row]:
         facts = {
             "domain": item.card.domain,
             "categories": str(len(item.card.expected) or "?"),
-            "test images": str(sum(map(sum, item.card.expected.values())) or "?"),
+            "normal": _total(item.card.expected.values(), 0),
+            "anomalous": _total(item.card.expected.values(), 1),
             "levels": " ".join(levels),
+            "fetch": "yes" if item.card.downloads else "",
             "licence": item.card.licence,
         }
         lines.append(Row(item.name, item.card.title, facts))
     return lines
+
+
+def _total(expected: Collection[tuple[int, int]], label: int) -> str:
+    """Return how many test images of a label a card expects; "?" where it expects nothing."""
+    return str(sum(counts[label] for counts in expected)) if expected else "?"
 
 
 def _encoders() -> list[Row]:

@@ -18,7 +18,7 @@ from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.errors import ContractError, PluginError, UnknownName
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
     from torch.nn import Module
 
     from zsadbench.datasets import Category
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __path__ = plugins.folders(__file__)  # makes methods/*.py importable as zsadbench.methods.<stem> (specs/layout.md)
 
 Scope = Literal["image", "batch", "category"]
+AnyConfig = TypeVar("AnyConfig", bound="EncoderConfig")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,14 @@ class EncoderConfig:
     size: int | None = None  # input side in pixels; None: the encoder's own
     activation: Literal["gelu", "quickgelu"] | None = None  # None: what the encoder's weights were trained with
     pos_embed: Literal["bicubic_antialias", "bicubic", "bilinear"] = "bicubic_antialias"  # resize rule of the grid
+
+    def on(self: AnyConfig, spec: str) -> AnyConfig:
+        """Return the options for another encoder, which brings its own input size and activation.
+
+        Both are facts of the encoder that a method was published with. Options with a second encoder say here what
+        becomes of it.
+        """
+        return replace(self, encoder=spec, size=None, activation=None)
 
 
 class Prediction(NamedTuple):
@@ -144,6 +153,7 @@ class TrainingBatch(Protocol):
 
     categories: tuple[Category, ...]  # one an image
     paths: tuple[Path, ...]
+    generator: Generator  # on the device, for whatever a loss draws: depends on the seed and the step alone
 
     @property
     def images(self) -> Tensor:
@@ -181,6 +191,10 @@ class TrainRecipe:
 
 class TrainableMethod(Method):
     """A method with trained weights beside its frozen encoder."""
+
+    free_options: ClassVar[frozenset[str]] = (
+        frozenset()
+    )  # that training ignores (shots, sigma): a checkpoint's may differ
 
     trained: Module | None = None  # the trainable part; its state dict is the checkpoint. None until there are weights
     trained_on: frozenset[str] | None = None  # dataset names from the checkpoint; None: unknown
@@ -249,17 +263,22 @@ def lookup(name: str) -> tuple[type[Method], str, Any]:
     return method, full, method.presets[preset or default]
 
 
+def aliases(method: type[Method], full: str) -> tuple[str, str]:
+    """Return what a user may call a method of this full name: with its preset, and by the stem of all presets."""
+    stem, _, preset = full.partition(".")
+    return f"{stem}.{preset or next(iter(method.presets))}", stem
+
+
 def configure(
     name: str, encoder: str | None = None, changes: Mapping[str, Any] | None = None
 ) -> tuple[type[Method], str, Any]:
     """Resolve a name and apply `--encoder` and `--set`: returns (class, full name, options).
 
-    Another encoder than the method's own brings its own input size and activation, because the method's are facts of
-    the encoder it was published with; `changes` still override both.
+    Another encoder than the method's own changes what `EncoderConfig.on` says; `changes` still override it.
     """
     method, full, config = lookup(name)
-    if encoder is not None and getattr(config, "encoder", "") not in ("", encoder):
-        config = replace(config, encoder=encoder, size=None, activation=None)
+    if encoder is not None and isinstance(config, EncoderConfig) and config.encoder not in ("", encoder):
+        config = config.on(encoder)
     config = options.override(config, changes or {}, full)
     if isinstance(config, EncoderConfig) and config.size is None:
         # At the encoder's own size no position is resized: the rule means nothing, and must not keep passes apart.

@@ -8,11 +8,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zsadbench import __version__, datasets, encoders, methods, plugins, results, sampling
+from zsadbench import (
+    __version__,
+    checkpoint_choice,
+    datasets,
+    encoders,
+    methods,
+    plugins,
+    results,
+    sampling,
+)
+from zsadbench.checkpoint_choice import Choice
 from zsadbench.datasets import Category, Dataset, Sample
-from zsadbench.errors import NeedsCheckpoint, RecordError, UnknownName, UsageError, ZsadError
+from zsadbench.errors import RecordError, UnknownName, UsageError, ZsadError
 from zsadbench.methods import Method, TrainableMethod
 from zsadbench.protocol import Protocol
+from zsadbench.train_request import TrainRequest
 
 
 @dataclass(frozen=True)
@@ -25,13 +36,20 @@ class Request:
     data_root: Path | None = None
     encoder: str | None = None  # replaces the encoder of every method that has one
     weights: Mapping[str, Path] = field(default_factory=dict)  # encoder SPEC -> local file
-    checkpoints: Mapping[str, Path] = field(default_factory=dict)  # method name -> trained weights
+    checkpoints: Mapping[str, Path] = field(default_factory=dict)  # method name -> trained weights, or our own folder
+    checkpoint_folder: Path | None = None  # where our own checkpoints are looked for and trained; None: nowhere
+    train: bool = True  # train what is missing there, if its data is at hand
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method name -> option -> value
     categories: Sequence[str] = ()
     device: str = "cpu"
     protocol: Protocol = field(default_factory=Protocol)
     allow_leak: bool = False
     fail_fast: bool = False
+
+    def changes_of(self, method: type[Method], full: str) -> dict[str, Any]:
+        """Return the changed options of a method under its full name; those of its preset win."""
+        preset, stem = methods.aliases(method, full)
+        return {**self.changes.get(stem, {}), **self.changes.get(preset, {})}
 
 
 @dataclass(frozen=True)
@@ -46,11 +64,15 @@ class PlannedMethod:
     checkpoint_sha256: str
     code_sha256: str
     problem: ZsadError | None = None  # why it cannot run: weights that are missing, a checkpoint that is needed
+    text_sha256: str = ""  # of the weights of a second encoder, whose text tower is used
+    trained_on: frozenset[str] | None = None  # from the card of our own checkpoint; None: what the method says
+    training: TrainRequest | None = None  # what would solve the problem, and can be done here
 
     @property
     def tower(self) -> tuple[Any, ...]:
         """What methods must agree on to share an encoder and its passes."""
-        return tuple(getattr(self.config, name, None) for name in ("encoder", "size", "activation", "pos_embed"))
+        own = (getattr(self.config, name, None) for name in ("encoder", "size", "activation", "pos_embed"))
+        return (*own, getattr(self.config, "text_encoder", ""))
 
 
 @dataclass(frozen=True)
@@ -77,22 +99,37 @@ class Plan:
         """How many cells will run."""
         return sum(len(group) for group in self.groups)
 
+    @property
+    def trainings(self) -> dict[str, TrainRequest]:
+        """What must be trained before the cells can run, by the method's full name."""
+        planned = (cell.planned for group in self.groups for cell in group)
+        return {method.name: method.training for method in planned if method.training is not None}
 
-def make_plan(request: Request) -> Plan:
+
+def make_plan(request: Request, failures: Mapping[str, ZsadError] | None = None) -> Plan:
     """Resolve names, verify the datasets' folders, and find out which cells are missing or out of date.
 
-    Raises UsageError, UnknownName, OptionError or DataError before any weights are loaded.
+    A trained method's bare name stands for the preset that suits each dataset. failures: why trainings failed, by the
+    method's full name; its cells fail for that reason. Raises UsageError, UnknownName, OptionError or DataError before
+    any weights are loaded.
     """
-    configured = [_configure(name, request) for name in _expand(request.methods)]
-    _refuse_unknown_targets(request, [name for _, name, _ in configured])
+    names = _expand(request.methods)
+    for name in names:
+        _configure(name, request)  # a wrong name or option is told before a missing folder
     sets = [datasets.create(name, request.data_root) for name in request.datasets]
+    suited = {dataset.name: _suited(names, dataset.name, request) for dataset in sets}
+    configured = {full: found for chosen in suited.values() for full, found in chosen.items()}
+    _refuse_unknown_targets(request, configured)
     work = [(dataset, category, samples) for dataset in sets for category, samples in _categories(dataset, request)]
     identify = _Identify(request.weights)
-    planned = [_plan_method(*method, request, identify) for method in configured]  # last: it may download weights
+    planned = {  # last: it may download weights
+        full: _plan_method(method, full, config, request, identify, (failures or {}).get(full))
+        for full, (method, config) in configured.items()
+    }
     groups: dict[tuple[Any, ...], list[Cell]] = {}
     done = []
     for dataset, category, samples in work:
-        for method in planned:
+        for method in (planned[full] for full in suited[dataset.name]):
             cell = Cell(method, dataset, category, samples, _fingerprint(method, dataset, samples, request))
             path = results.record_path(request.out, dataset.name, method.name, category.name)
             if _is_done(path, cell.fingerprint):
@@ -101,6 +138,15 @@ def make_plan(request: Request) -> Plan:
                 groups.setdefault(method.tower, []).append(cell)
     notes = tuple(note for dataset in sets for note in _unexpected_counts(dataset, request))
     return Plan(tuple(tuple(group) for group in groups.values()), tuple(done), notes)
+
+
+def _suited(names: Sequence[str], target: str, request: Request) -> dict[str, tuple[type[Method], Any]]:
+    """Return the methods that run on a dataset, by full name: (class, options)."""
+    found = {}
+    for name in names:
+        method, full, config = _configure(checkpoint_choice.preset(name, target, request), request)
+        found[full] = method, config
+    return found
 
 
 def _expand(names: Sequence[str]) -> list[str]:
@@ -143,29 +189,41 @@ def _unexpected_counts(dataset: Dataset, request: Request) -> Iterator[str]:
 
 def _configure(name: str, request: Request) -> tuple[type[Method], str, Any]:
     """Resolve a method's name and options; returns (class, full name, options)."""
-    stem = name.partition(".")[0]
-    changes = {**request.changes.get(stem, {}), **request.changes.get(name, {})}
-    return methods.configure(name, request.encoder, changes)
+    method, full, _ = methods.lookup(name)
+    return methods.configure(name, request.encoder, request.changes_of(method, full))
 
 
-def _plan_method(method: type[Method], full: str, config: Any, request: Request, identify: _Identify) -> PlannedMethod:
-    stem = full.partition(".")[0]
-    checkpoint = request.checkpoints.get(full) or request.checkpoints.get(stem)
-    problem: ZsadError | None = None
-    weights = ""
+def _plan_method(
+    method: type[Method],
+    full: str,
+    config: Any,
+    request: Request,
+    identify: _Identify,
+    failure: ZsadError | None,
+) -> PlannedMethod:
+    choice = Choice()
+    weights = {"encoder": "", "text_encoder": ""}
     try:
-        if getattr(config, "encoder", ""):
-            weights = identify(config.encoder)
-        if issubclass(method, TrainableMethod) and checkpoint is None:
-            raise NeedsCheckpoint(
-                f"{full} needs trained weights; give an official checkpoint with --checkpoint {full}=PATH."
-            )
+        for kind in weights:
+            weights[kind] = identify(getattr(config, kind)) if getattr(config, kind, "") else ""
     except ZsadError as error:
-        problem = error
+        failure = failure or error
+    if issubclass(method, TrainableMethod) and failure is None:
+        given = next(filter(None, map(request.checkpoints.get, methods.aliases(method, full))), None)
+        choice = checkpoint_choice.choose(full, method, config, (*weights.values(),), given, request)
     return PlannedMethod(
-        full, method, config, checkpoint, weights, _sha256(checkpoint) if checkpoint else "",
-        _sha256(plugins.source_file("zsadbench.methods", stem)), problem,
-    )  # fmt: skip
+        name=full,
+        method=method,
+        config=config,
+        checkpoint=choice.path,
+        weights_sha256=weights["encoder"],
+        checkpoint_sha256=_sha256(choice.path) if choice.path else "",
+        code_sha256=_sha256(plugins.source_file("zsadbench.methods", full.partition(".")[0])),
+        problem=failure or choice.problem,
+        text_sha256=weights["text_encoder"],
+        trained_on=choice.trained_on,
+        training=choice.training,
+    )
 
 
 class _Identify:
@@ -187,9 +245,9 @@ class _Identify:
         return known
 
 
-def _refuse_unknown_targets(request: Request, names: Sequence[str]) -> None:
+def _refuse_unknown_targets(request: Request, configured: Mapping[str, tuple[type[Method], Any]]) -> None:
     """A --set or --checkpoint for a method that does not take part is a typing error, not a wish."""
-    known = {known for name in names for known in (name, name.partition(".")[0])}
+    known = {alias for full, (method, _) in configured.items() for alias in methods.aliases(method, full)}
     for option, targets in (("--set", request.changes), ("--checkpoint", request.checkpoints)):
         for target in targets:
             if target not in known:
@@ -206,7 +264,7 @@ def _fingerprint(planned: PlannedMethod, dataset: Dataset, samples: tuple[Sample
             "protocol": asdict(request.protocol),
             "method": planned.name,
             "options": asdict(planned.config),
-            "weights": planned.weights_sha256,
+            "weights": [planned.weights_sha256, planned.text_sha256],
             "checkpoint": planned.checkpoint_sha256,
             "code": [
                 planned.code_sha256,

@@ -20,6 +20,7 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # specs/common.md §2
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "PPM")  # tried by content; PIL's others start programs (EPS)
 _LOOKALIKES = {  # first bytes of what people find under an image's name after a broken download
     b"version https://git-lfs": "a Git LFS pointer; get the real file with `git lfs pull`",
     b"<!DOCTYPE": "a web page",
@@ -55,19 +56,19 @@ def decode_image(path: Path) -> np.ndarray:
             raise DataError(f"{path} holds floating-point pixels, whose range is unknown; save it with 8 or 16 bits.")
         if image.mode == "P":
             image = image.convert("RGBA")  # PIL warns about palettes with transparency when they go to RGB directly
-        return np.array(image.convert("RGB"))
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))  # converting would only copy
 
 
 def open_image(path: Path) -> Image.Image:
     """Return a fully decoded image in its own mode. Raises DataError naming the file and what is wrong with it."""
-    with _reading(path), Image.open(path) as image:
+    with _reading(path), Image.open(path, formats=_FORMATS) as image:
         image.load()
         return image
 
 
 def read_header(path: Path) -> tuple[int, int, str]:
     """Return (height, width, format) of an image, such as (600, 800, "PNG"), without decoding it. Raises DataError."""
-    with _reading(path), Image.open(path) as image:
+    with _reading(path), Image.open(path, formats=_FORMATS) as image:
         return image.height, image.width, image.format or ""
 
 

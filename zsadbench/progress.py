@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -19,6 +21,11 @@ from rich.progress import (
 )
 
 from zsadbench.results import Record
+
+if TYPE_CHECKING:
+    from zsadbench.checkpoints import Epoch
+
+FIRST_STEPS = 10  # of a training, from which its time is estimated
 
 
 class ConsoleProgress:
@@ -64,12 +71,64 @@ def console_progress(quiet: bool) -> Iterator[ConsoleProgress]:
         yield progress
 
 
+class ConsoleTraining:
+    """Draws the progress of a training (contract: zsadbench.training.Progress) and prints a line an epoch."""
+
+    def __init__(self, bars: Progress, quiet: bool) -> None:
+        """Draw on the given bars; with `quiet` no lines."""
+        self._bars, self._quiet = bars, quiet
+        self._label, self._task = "", TaskID(0)
+        self._steps, self._done, self._began = 0, 0, 0.0
+
+    def begin(self, label: str, steps: int, done: int) -> None:
+        """Start a bar at `done` of `steps` steps."""
+        self._label, self._steps, self._done, self._began = label, steps - done, 0, time.monotonic()
+        self._task = self._bars.add_task(label, total=steps, completed=done)
+        self._say(f"{steps} steps" + (f", going on after step {done}" if done else ""))
+
+    def step(self, loss: float) -> None:
+        """Advance by one step; say once, from the first steps, how long the rest will take."""
+        self._bars.update(self._task, advance=1, description=f"{self._label}, loss {loss:.4f}")
+        self._done += 1
+        if self._done == FIRST_STEPS < self._steps:
+            seconds = (time.monotonic() - self._began) / FIRST_STEPS * (self._steps - FIRST_STEPS)
+            self._say(f"at most about {round(seconds)} s left at the speed of the first {FIRST_STEPS} steps")
+
+    def finish_epoch(self, epoch: Epoch) -> None:
+        """Print the mean loss of an epoch, its time and the peak of memory."""
+        peak = "" if epoch.peak_bytes is None else f", {epoch.peak_bytes / 2**30:.2f} GiB"
+        self._say(
+            f"stage {epoch.stage + 1}, epoch {epoch.epoch + 1}: loss {epoch.loss:.4f} ({epoch.seconds:.1f} s{peak})"
+        )
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            self._bars.console.print(f"{self._label}: {text}", highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def console_training(quiet: bool) -> Iterator[ConsoleTraining]:
+    """Show the bars of trainings while the block runs; with `quiet` nothing."""
+    with _bars(quiet) as bars:
+        yield ConsoleTraining(bars, quiet)
+
+
 @contextmanager
 def console_bar(label: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """Show one bar; yields a function (done, total) to call while working."""
     with _bars(quiet) as bars:
         task = bars.add_task(label, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+@contextmanager
+def console_files(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Show one bar in megabytes; yields a function (what, bytes done, bytes in total or 0) to call while working."""
+    with _bars(quiet) as bars:
+        task = bars.add_task("", total=None)
+        yield lambda what, done, total: bars.update(
+            task, description=f"{what} (MB)", completed=done / 1e6, total=total / 1e6 if total else None
+        )
 
 
 def _bars(quiet: bool) -> Progress:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 import numpy as np
 import torch
 
-from zsadbench import __version__
+from zsadbench import __version__, cross_dataset
 from zsadbench.datasets import Sample
 from zsadbench.errors import NeedsCheckpoint, RecordError, ZsadError
 from zsadbench.evaluation import Evaluation
@@ -27,7 +27,7 @@ class Refused(ZsadError):
 def has_seen(method: Method, cell: Cell) -> bool:
     """Tell whether the method's checkpoint is known to have been trained on the cell's dataset, in any variant."""
     trained_on = method.trained_on if isinstance(method, TrainableMethod) else None
-    return cell.dataset.name.partition(".")[0] in {name.partition(".")[0] for name in trained_on or ()}
+    return cross_dataset.has_seen(trained_on or (), cell.dataset.name)
 
 
 def done(cell: Cell, method: Method, outcome: Evaluation, references: Sequence[Sample], request: Request) -> Record:

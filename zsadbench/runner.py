@@ -97,7 +97,7 @@ def _run_group(group: Sequence[Cell], request: Request, progress: Progress, pool
     )
     ready: dict[str, Method | ZsadError] = {}
     for planned in {cell.planned.name: cell.planned for cell in group}.values():
-        ready[planned.name] = _guard(partial(_prepare, planned, load_encoder), request)
+        ready[planned.name] = guard(partial(_prepare, planned, load_encoder), request)
     for _, cells in groupby(group, key=lambda cell: (cell.dataset.name, cell.category.name)):
         yield from _run_category(list(cells), ready, request, progress, pool)
 
@@ -108,6 +108,7 @@ def _prepare(planned: PlannedMethod, load_encoder: Callable[[], Encoder | None])
     method = methods.build(planned.method, planned.name, planned.config, load_encoder())
     if isinstance(method, TrainableMethod) and planned.checkpoint is not None:
         method.load_checkpoint(weight_files.read_checkpoint(planned.checkpoint), str(planned.checkpoint))
+        method.trained_on = planned.trained_on or method.trained_on
     return method
 
 
@@ -129,7 +130,7 @@ class _CellRun:
         while self._steps and self._steps[0][1] <= stop and self.problem is None:
             start, end, batch = self._steps.pop(0)
             began = _clock(request.device)
-            outcome = _guard(partial(_checked, self.method, batch), request)
+            outcome = guard(partial(_checked, self.method, batch), request)
             self.seconds += _clock(request.device) - began
             if isinstance(outcome, ZsadError):
                 self.problem = outcome
@@ -184,7 +185,7 @@ def _run_shared(
     store = _store(first.samples, members[0][1].preprocess, request, pool, spill if looks_back else None)
     runs = []
     for cell, method in members:
-        references = _guard(partial(_remember, cell, method, request, pool), request)
+        references = guard(partial(_remember, cell, method, request, pool), request)
         if isinstance(references, ZsadError):
             yield _save_failure(cell, references, request)
             continue
@@ -248,7 +249,7 @@ def _conclude(cell_run: _CellRun, truth: GroundTruth, request: Request) -> Recor
     if cell_run.problem is not None:
         return _save_failure(cell, cell_run.problem, request)
     maps = cell_run.maps_in_order()
-    outcome = _guard(partial(evaluate, truth, cell_run.method, cell_run.scores, maps, request.protocol), request)
+    outcome = guard(partial(evaluate, truth, cell_run.method, cell_run.scores, maps, request.protocol), request)
     if isinstance(outcome, ZsadError):
         return _save_failure(cell, outcome, request)
     record = recording.done(cell, cell_run.method, outcome, cell_run.references, request)
@@ -271,7 +272,7 @@ class _Crash(ZsadError):
     """A bug in a method or in zsadbench: recorded with its traceback, while the other cells go on."""
 
 
-def _guard(action: Callable[[], Any], request: Request) -> Any:
+def guard(action: Callable[[], Any], request: Request) -> Any:
     """Return what the action returns, or the ZsadError that says why it failed.
 
     Results that cannot be written still raise: going on would lose more of them.

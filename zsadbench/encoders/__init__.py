@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
-from zsadbench.errors import UnknownName, UsageError
+from zsadbench.errors import UnknownName, UsageError, WeightsError
 
 if TYPE_CHECKING:
     from zsadbench.encoders.base import Encoder
+    from zsadbench.encoders.text import TextEncoder
 
 Weights = Mapping[str, str | Path]  # SPEC -> local weight file
 
@@ -80,13 +81,34 @@ def load(
     return demo.load(options) if spec == "demo" else tiny.load(options)
 
 
+def load_text(
+    spec: str, *, precision: str = "fp32", device: str = "cpu", weights: Weights | None = None
+) -> TextEncoder:
+    """Return the text tower of a SPEC alone; arguments and errors are those of `load`."""
+    library, name = _parse(spec, weights)
+    if library == "open_clip":
+        from zsadbench.encoders import open_clip
+
+        model, tag = name.split("/")
+        return open_clip.load_text(model, tag, spec=spec, precision=precision, device=device, weights=weights)
+    text = None if library == "timm" else load(spec, precision=precision, device=device).text
+    if text is None:
+        raise WeightsError(
+            f"The text encoder {spec!r} has no text tower. Name a CLIP model, e.g. open_clip:ViT-L-14-336/openai."
+        )
+    return text
+
+
 def load_for(
     config: object, *, device: str = "cpu", precision: str = "fp32", weights: Weights | None = None
 ) -> Encoder | None:
-    """Return the encoder that a method's options (`zsadbench.methods.EncoderConfig`) name, None if they name none."""
+    """Return the encoder that a method's options (`zsadbench.methods.EncoderConfig`) name, None if they name none.
+
+    Options may have a field `text_encoder` with a second SPEC: the encoder then borrows that one's text tower.
+    """
     if not isinstance(config, EncoderFields) or not config.encoder:
         return None
-    return load(
+    encoder = load(
         config.encoder,
         size=config.size,
         activation=config.activation,
@@ -95,6 +117,11 @@ def load_for(
         device=device,
         weights=weights,
     )
+    spec = getattr(config, "text_encoder", "")
+    if spec:
+        text = load_text(spec, precision=precision, device=device, weights=weights)
+        encoder.borrow_text(text, spec, identify(spec, weights))
+    return encoder
 
 
 def identify(spec: str, weights: Weights | None = None) -> str:

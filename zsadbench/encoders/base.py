@@ -129,6 +129,7 @@ class Encoder:
         """Wrap a tower that `zsadbench.encoders.load` built."""
         self.tower, self.settings, self.device = tower, settings, device
         self.joint_width, self.logit_scale, self.text = joint_width, logit_scale, text
+        self.borrowed: dict[str, str] = {}  # text_spec and text_sha256 of a text tower that is not its own
         self.spec, self.sha256, self.preprocess = settings.spec, settings.sha256, settings.preprocess
         self.activation, self.pos_embed, self.precision = settings.activation, settings.pos_embed, settings.precision
         self.blocks = tower.blocks
@@ -142,12 +143,17 @@ class Encoder:
     def key(self) -> str:
         """The identity as one string: encoders with equal keys give equal features."""
         names = ("size", "patch", "grid", "depth", "width", "heads", "prefixes", "joint_width", "logit_scale")
-        return json.dumps(asdict(self.settings) | {name: getattr(self, name) for name in names}, sort_keys=True)
+        facts = asdict(self.settings) | {name: getattr(self, name) for name in names} | self.borrowed
+        return json.dumps(facts, sort_keys=True)
 
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that decides the encoder's numbers, as JSON values; it goes into every record."""
         return dict(json.loads(self.key))
+
+    def borrow_text(self, text: TextEncoder, spec: str, sha256: str) -> None:
+        """Take the text tower of another SPEC, with the digest of its weights; the two towers share no space."""
+        self.text, self.borrowed = text, {"text_spec": spec, "text_sha256": sha256}
 
     def stages(self, n: int) -> tuple[int, ...]:
         """Return n layers at equal depth, the last block included: 24 blocks, n = 4 -> (6, 12, 18, 24)."""

@@ -57,12 +57,8 @@ class ClipBlock(Block):
 
 def load(name: str, tag: str, *, spec: str, options: Options, weights: Mapping[str, str | Path] | None) -> Encoder:
     """Return the encoder of an open_clip model name and pretrained tag; see `zsadbench.encoders.load`."""
-    config = _config(name)
-    pretrained = open_clip.get_pretrained_cfg(name, tag)
-    _check_supported(config, spec)
+    config, pretrained = _trained_config(name, tag, spec)
     path = resolve(name, tag, spec=spec, weights=weights)
-    # A tag of OpenAI's weights was trained with QuickGELU, whatever the model's own file says (specs/common.md §4).
-    config["quick_gelu"] = bool(config.get("quick_gelu") or pretrained.get("quick_gelu"))
     return build(
         config,
         weight_files.read(path),
@@ -72,6 +68,16 @@ def load(name: str, tag: str, *, spec: str, options: Options, weights: Mapping[s
         mean=tuple(pretrained.get("mean", CLIP_MEAN)),
         std=tuple(pretrained.get("std", CLIP_STD)),
     )
+
+
+def load_text(
+    name: str, tag: str, *, spec: str, precision: str, device: str, weights: Mapping[str, str | Path] | None
+) -> TextEncoder:
+    """Return the text tower alone; see `zsadbench.encoders.load_text`."""
+    config, _ = _trained_config(name, tag, spec)
+    tensors = weight_files.read(resolve(name, tag, spec=spec, weights=weights))
+    text = {key: tensor for key, tensor in tensors.items() if not key.startswith("visual.") and key != "logit_scale"}
+    return text_from_config(config, text, precision=precision, device=device)
 
 
 def resolve(name: str, tag: str, *, spec: str, weights: Mapping[str, str | Path] | None) -> Path:
@@ -108,13 +114,15 @@ def from_config(
     return build(config, tensors, spec=spec, options=options, sha256=sha256)
 
 
-def text_from_config(config: Mapping[str, Any], tensors: Mapping[str, Tensor], *, device: str = "cpu") -> TextEncoder:
+def text_from_config(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], *, precision: str = "fp32", device: str = "cpu"
+) -> TextEncoder:
     """Return the text tower alone, from an open_clip model config and a state dict with its keys and no others."""
     activation = "quickgelu" if config.get("quick_gelu") else "gelu"
     clip = _skeleton({**config, "vision_cfg": None}, activation)
     del clip.visual, clip.logit_scale
     weight_files.load_into(clip, tensors, "text tower")
-    return TextEncoder(_frozen(clip, device))
+    return TextEncoder(_frozen(clip, device), _autocast_type(precision))
 
 
 def build(
@@ -138,14 +146,13 @@ def build(
     used = clip if has_text else nn.ModuleDict({"visual": clip.visual})
     weight_files.load_into(used, tensors, spec)
     _frozen(used, options.device)
-    dtype = None if options.precision == "fp32" else PRECISIONS[options.precision]
     return Encoder(
         _tower(clip.visual, size, options.pos_embed),
         Settings(spec, activation, options.precision, options.pos_embed, sha256, preprocess),
         device=options.device,
         joint_width=clip.visual.output_dim,
         logit_scale=float(clip.logit_scale.exp()) if has_text else None,
-        text=TextEncoder(clip, dtype) if has_text else None,
+        text=TextEncoder(clip, _autocast_type(options.precision)) if has_text else None,
     )
 
 
@@ -155,6 +162,19 @@ def _config(name: str) -> dict[str, Any]:
     if config is None:
         raise UnknownName("open_clip model", name, open_clip.list_models())
     return dict(config)
+
+
+def _trained_config(name: str, tag: str, spec: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the config of a model as its tag was trained, and what open_clip knows of the tag."""
+    config, pretrained = _config(name), open_clip.get_pretrained_cfg(name, tag)
+    _check_supported(config, spec)
+    # A tag of OpenAI's weights was trained with QuickGELU, whatever the model's own file says (specs/common.md §4).
+    config["quick_gelu"] = bool(config.get("quick_gelu") or pretrained.get("quick_gelu"))
+    return config, pretrained
+
+
+def _autocast_type(precision: str) -> torch.dtype | None:
+    return None if precision == "fp32" else PRECISIONS[precision]
 
 
 def _check_supported(config: Mapping[str, Any], spec: str) -> None:

@@ -1,4 +1,4 @@
-"""APRIL-GAN: the zero-shot outputs."""
+"""APRIL-GAN: zero-shot and few-shot outputs, the training loss and its gradients."""
 
 from __future__ import annotations
 
@@ -6,35 +6,69 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from zsadbench.postprocess import finish
+
 if TYPE_CHECKING:
     from produce import Fixture
     from torch import Tensor
 
+    from zsadbench.methods import TrainableMethod
+
 
 def produce(fixture: Fixture) -> dict[str, Tensor]:
-    """Return the zero-shot map and score, with the intermediates."""
-    fixture.expect(softmax_after_upsampling=True)
-    options, batch = fixture.options, fixture.batch()
-    encoder = fixture.encoder()
+    """Return maps, score, loss and gradients, with the intermediates."""
+    fixture.expect(
+        softmax_after_upsampling=True,
+        loss="sum over stages of focal + dice(abnormal)",
+        focal={"gamma": 2, "smooth": 1e-5},
+        dice={"smooth": 1, "per_image": True},
+    )
+    method, batch = make(fixture, shots=0), fixture.batch()
+    scores, maps = method.predict(batch)
+    features = batch.features(method.encoder, method.request)
+    tokens = [features.tokens(layer) for layer in method.layers]
+    stages = [method.stage_map(layer, i, fixture.inputs["text"])[:, ::4, ::4] for i, layer in enumerate(tokens)]
+    all_tokens = [torch.cat([features.prefix(layer), features.tokens(layer)], dim=1) for layer in method.layers]
+    few_shot = make(fixture, shots=fixture.options["k_shot"])
+    few_shot.remember(fixture.batch("ref_images"))
+    return {
+        "zero_score": scores,
+        "zero_map": fixture.full_size(maps, method),
+        "few_map": finish(few_shot.memory_map(features, batch.category), few_shot, fixture.options["image_size"]),
+        "fused_map": fixture.full_size(few_shot.predict(batch).maps, few_shot),
+        "stage_probs": torch.stack(stages),
+        "tokens": torch.stack(all_tokens),
+        "image_embedding": features.embedding,
+        "pos_embed": method.encoder.positions,
+        **train(fixture),
+    }
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def train(fixture: Fixture) -> dict[str, Tensor]:
+    """Return the loss of the fixture's images and masks, and its gradients in the first layer."""
+    method, batch = make(fixture, shots=0), fixture.batch()
+    batch.categories = (batch.category,) * len(batch)
+    masks = fixture.inputs["gt"].float()
+    terms = method.loss(batch, masks.flatten(1).amax(dim=1).long(), masks)
+    loss = torch.stack(list(terms.values())).sum()
+    loss.backward()
+    first = method.trained.fc[0]
+    return {"loss": loss.detach()[None], "grad_fc0_weight": first.weight.grad, "grad_fc0_bias": first.bias.grad}
+
+
+def make(fixture: Fixture, shots: int) -> TrainableMethod:
+    """Return the method with the fixture's options and layers."""
+    options = fixture.options
     method = fixture.method(
         "april_gan",
-        encoder,
+        fixture.encoder(),
         layers=tuple(options["layers"]),
         logit_scale=options["logit_scale"],
         align_corners=options["align_corners"],
         sigma=options["smoothing_sigma"] or 0.0,
+        shots=shots,
     )
     method.load_checkpoint(fixture.trained, "fixture")
-    scores, maps = method.predict(batch)
-    features = batch.features(encoder, method.request)
-    tokens = [features.tokens(layer) for layer in method.layers]
-    stages = [method.stage_map(layer, i, fixture.inputs["text"])[:, ::4, ::4] for i, layer in enumerate(tokens)]
-    all_tokens = [torch.cat([features.prefix(layer), features.tokens(layer)], dim=1) for layer in method.layers]
-    return {
-        "zero_score": scores,
-        "zero_map": fixture.full_size(maps, method),
-        "stage_probs": torch.stack(stages),
-        "tokens": torch.stack(all_tokens),
-        "image_embedding": features.embedding,
-        "pos_embed": encoder.positions,
-    }
+    return method

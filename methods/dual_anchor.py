@@ -1,0 +1,422 @@
+"""Dual-Anchor: group tokens merged into a normal and an abnormal image anchor steer prompts, class token and map.
+
+Paper: Roh et al., "Dual Anchors, Do It Better: Hierarchical Group Merging for Zero-Shot Anomaly Detection", arXiv
+2608.11933. No code or weights are known, and the paper's text was not at hand: this follows the equations of
+specs/methods/dual_anchor.md (§16 overrides), whose results must not be called a reproduction.
+
+Published, or in reading notes of the paper: backbones, layers, group counts, the order initialisation - assignment -
+merging - update, the parity-split merge, the prompt template, the refiner's additive form, the four losses with equal
+weights, Adam 1e-4, 10 epochs, batch 8. Inferred: temperature 1, 12 context vectors, the assignment's exact equation,
+the cross-attention's zero start, the refiner's norm and bias, linear maps from patches to text, both logit scales,
+which features the group loss averages, constants of focal and Dice loss, smoothing, and every initialisation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from zsadbench import losses
+from zsadbench.datasets import Category
+from zsadbench.encoders import weights
+from zsadbench.encoders.base import Encoder
+from zsadbench.encoders.features import FeatureRequest
+from zsadbench.encoders.text import TextEncoder
+from zsadbench.errors import NeedsCheckpoint, UsageError, WeightsError
+from zsadbench.group_merging import MergeBlock, Merged, check_sizes, gumbel_noise, run_blocks
+from zsadbench.image_anchors import (
+    RefinerForm,
+    RefinerNorm,
+    StatePrompts,
+    group_loss,
+    orthogonality_loss,
+    pool_masks,
+    prompt_template,
+    refine,
+)
+from zsadbench.methods import (
+    Batch,
+    EncoderConfig,
+    MethodCard,
+    Prediction,
+    Stage,
+    TrainableMethod,
+    TrainingBatch,
+    TrainRecipe,
+    register,
+)
+from zsadbench.postprocess import resize_maps
+from zsadbench.similarity import abnormal_logit, unit
+
+CLIP = "open_clip:ViT-L-14-336/openai"
+LARGEST_SCALE = 100.0  # both logit scales are clamped to it (§16.14)
+
+
+@dataclass(frozen=True)
+class DualAnchorConfig(EncoderConfig):
+    """Options; sources are sections of specs/methods/dual_anchor.md, "inferred" marks what the paper does not say."""
+
+    encoder: str = "timm:vit_large_patch16_dinov3.lvd1689m"  # §2
+    size: int | None = 512  # inferred: the paper's 518 is no multiple of the patch side 16 (§2)
+    text_encoder: str = CLIP  # whose text tower reads the prompts (§2); "": the image encoder's own
+    crop_from: int | None = None  # 518: resize to it, keep the encoder's top-left square, repeat the map's edge (§2)
+    layers: tuple[int, ...] | None = None  # None: four at equal depth, 6,12,18,24 of 24 blocks
+    groups: tuple[int, ...] = (16, 8, 4, 2)  # group tokens that enter each block (Table 4)
+    heads: int = 8  # of the cross-attention; inferred (§4.1a)
+    tau: float = 1.0  # temperature of the assignment; inferred (§4.1b)
+    hard: bool = False  # one-hot assignment; inferred (§4.1b)
+    init_first_block: bool = True  # the first block's patches attend to the learnable bank; inferred (§4.1a)
+    update_residual: bool = True  # the last block adds to its patches; inferred (§4.1d)
+    hgm: bool = True  # False: two static anchors instead of merge blocks (row "w/o HGM")
+    ggtr: bool = True  # False: the class token is not refined (row "w/o GGTR")
+    ggtr_norm: RefinerNorm = "l2"  # of the two cosines; inferred (§4.2)
+    ggtr_form: RefinerForm = "add"  # §4.2
+    dsp: bool = True  # False: a static token in the prompt instead of the anchor (row "w/o DSP")
+    context: int = 12  # context vectors E of a prompt; inferred (§3)
+    noun: Literal["readable", "raw", "object"] = "readable"  # class in the prompt (§3)
+    align: Literal["visual_down", "text_up"] = "visual_down"  # which side is mapped to the other; inferred (§4.3)
+    map_mode: Literal["per_layer", "mean_plus_assign"] = "per_layer"  # §5, §16.15
+    score: Literal["cls", "fused"] = "cls"  # fused: mean with the map's largest pixels (§6, §16.16)
+    top: int = 1  # how many pixels that is (§16.16)
+    dice_normal: bool = False  # adds the Dice loss of the normal channel (§8)
+    align_corners: bool = True  # inferred (§5)
+    sigma: float = 8.0  # inferred (§7)
+    trained_on: str = "visa"  # dataset of the checkpoint
+    recipe: TrainRecipe = TrainRecipe((Stage(epochs=10, lr=1e-4),), batch_size=8)  # §8
+
+    def on(self, spec: str) -> DualAnchorConfig:
+        """Return the options for another encoder, which brings its own text tower; timm's have none and keep CLIP's."""
+        text_encoder = (self.text_encoder or CLIP) if spec.startswith("timm:") else ""
+        return replace(super().on(spec), text_encoder=text_encoder, crop_from=None)
+
+
+DINOV2 = DualAnchorConfig(encoder="timm:vit_large_patch14_dinov2.lvd142m", size=518)  # Table S2
+CLIP_ONLY = DualAnchorConfig(encoder=CLIP, size=518, text_encoder="")  # Table S2
+
+
+class Forward(NamedTuple):
+    """One pass over B images; L layers of M patches, widths C of the image tower and J of the space of the cosines."""
+
+    patches: tuple[Tensor, ...]  # L times [B, M, C] after the final norm
+    merged: Merged | None  # None without merge blocks
+    anchors: Tensor  # [B, 2, C]: normal, abnormal
+    text: Tensor  # [B, 2, J] unit rows: normal, abnormal
+    refined: Tensor  # [B, C] class token
+    logit: Tensor  # [B]; its sigmoid is the image score
+    maps: tuple[Tensor, ...]  # [B, S, S] abnormal probabilities, one a feature set
+
+
+@register
+class DualAnchor(TrainableMethod):
+    """The full model, and its ablations as options; presets name the training set and the tower, if it is not DINOv3.
+
+    Everything runs in float32 but the two frozen towers, which follow the run's precision.
+    """
+
+    card = MethodCard(
+        title="Dual-Anchor",
+        reference="Roh et al., arXiv 2608.11933",
+        scope="image",
+        notes="Built from written equations: no code or weights are known, and many operators are inferred "
+        "(specs/methods/dual_anchor.md §11, §16). No reproduction of the paper.",
+    )
+    presets = {
+        "visa": DualAnchorConfig(),
+        "mvtec": DualAnchorConfig(trained_on="mvtec"),
+        "visa_dinov2": DINOV2,
+        "mvtec_dinov2": replace(DINOV2, trained_on="mvtec"),
+        "visa_clip": CLIP_ONLY,
+        "mvtec_clip": replace(CLIP_ONLY, trained_on="mvtec"),
+        "demo": DualAnchorConfig(
+            encoder="demo",
+            size=None,
+            text_encoder="",
+            sigma=2.0,  # pixels of a small map
+            trained_on="demo.train",
+            recipe=TrainRecipe((Stage(epochs=3, lr=1e-3),), batch_size=8),
+        ),
+    }
+    free_options = frozenset({"score", "top", "sigma"})
+
+    trained: Network | None = None
+
+    def __init__(self, config: DualAnchorConfig, encoder: Encoder) -> None:
+        """Choose the layers; `encoder` has its own text tower or that of `config.text_encoder`.
+
+        Raises WeightsError without a text tower, UsageError for groups, heads or a crop that do not fit.
+        """
+        super().__init__(config, encoder)
+        self.layers = config.layers or encoder.stages(len(config.groups))
+        self.text_tower = _text_tower(encoder)
+        _check(config, encoder, self.layers)
+        if config.crop_from is not None:
+            self.preprocess = replace(encoder.preprocess, size=config.crop_from)
+        self.request = FeatureRequest(tokens=frozenset(self.layers), cls=True)
+        self.align_corners, self.sigma = config.align_corners, config.sigma
+
+    def initialise(self, seed: int) -> None:
+        """Draw weights by the rules of §3 and §4 (§16.10 for the update), from a generator of their own."""
+        network = self._new_network().to_empty(device="cpu")
+        network.draw(torch.Generator().manual_seed(seed), self._shared_projection())
+        self.trained = network.to(self.encoder.device)
+
+    def load_checkpoint(self, tensors: Mapping[str, Tensor], origin: str) -> None:
+        """Take our own checkpoint (names of §16.22). Raises WeightsError naming what does not fit."""
+        network = self._new_network()
+        weights.load_into(network, {name: tensor.clone() for name, tensor in tensors.items()}, origin)
+        self.trained = network.to(self.encoder.device)
+        self.trained_on = frozenset({self.config.trained_on})
+
+    def predict(self, batch: Batch) -> Prediction:
+        """Score B images: scores [B] and maps [B, S, S], all in 0..1 (§5, §6)."""
+        result = self.forward(batch, [batch.category] * len(batch))
+        maps = torch.stack(result.maps).mean(dim=0)
+        scores = result.logit.sigmoid()
+        if self.config.score == "fused":
+            scores = (scores + maps.flatten(1).topk(self.config.top).values.mean(dim=1)) / 2
+        return Prediction(scores, self._uncrop(maps))
+
+    def loss(
+        self,
+        batch: TrainingBatch,
+        labels: Tensor,
+        masks: Tensor,
+        stage: str = "",
+        *,
+        noise: Sequence[Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the losses of image score, maps, and, with merge blocks, orthogonality and group (§8).
+
+        noise: Gumbel noise [B, M, n_h] of each block; None draws it from the batch's generator.
+        """
+        if noise is None:
+            noise = self._draw_noise(batch)
+        result = self.forward(batch, batch.categories, noise)
+        masks = masks[:, : self.encoder.size, : self.encoder.size]
+        terms = {
+            "cls": functional.binary_cross_entropy_with_logits(result.logit, labels.to(result.logit.dtype)),
+            "seg": torch.stack([self._map_loss(map_, masks) for map_ in result.maps]).sum(),
+        }
+        if self.config.hgm:
+            fractions = pool_masks(masks, self.encoder.patch)
+            terms["ortho"] = orthogonality_loss(result.anchors)
+            terms["group"] = group_loss(result.anchors, result.patches[-1], fractions)
+        return terms
+
+    def attention_maps(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Return which patches each group claims, as the paper's Figure S19: one [B, n_h, h, w] a merge block.
+
+        Values sum to 1 over the groups of a block; those of the last block are [normal, abnormal]. Raises UsageError
+        without merge blocks.
+        """
+        merged = self.forward(batch, [batch.category] * len(batch)).merged
+        if merged is None:
+            raise UsageError(f"{self.name} has no attention maps with hgm=false. Set {self.name}.hgm=true.")
+        grid = (self.encoder.grid, self.encoder.grid)
+        return tuple(assignment.mT.unflatten(2, grid) for assignment in merged.assignments)
+
+    def forward(
+        self, batch: Batch | TrainingBatch, categories: Sequence[Category], noise: Sequence[Tensor] | None = None
+    ) -> Forward:
+        """Run the model on B images with a category each; differentiable. Raises NeedsCheckpoint."""
+        network = self._network()
+        patches, token = self._visual(batch)
+        merged = network.merge(patches, noise)
+        anchors = merged.groups if merged else network.anchors["static"].expand(len(token), -1, -1)
+        text = self._text(categories, anchors)
+        refined = token
+        if self.config.ggtr:
+            refined = refine(token, anchors, network.refiner, self.config.ggtr_norm, self.config.ggtr_form)
+        cosine = abnormal_logit(unit(network.align_token(refined))[:, None], text, 1.0)  # abnormal less normal: [B, 1]
+        logit = scale(network.log_scale_image) * cosine
+        factor = scale(network.log_scale_pixel)
+        maps = tuple(self._map(features, text, factor) for features in network.align_patches(patches, merged))
+        return Forward(patches, merged, anchors, text, refined, logit[:, 0], maps)
+
+    def _visual(self, batch: Batch | TrainingBatch) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Return patches of every layer and the class token, all after the tower's final norm (§2)."""
+        if self.config.crop_from is None:
+            features = batch.features(self.encoder, self.request)
+        else:
+            side = self.encoder.size
+            features = self.encoder.encode(batch.images[:, :, :side, :side], self.request)
+        with self.encoder.autocast():
+            patches = tuple(self.encoder.tower.norm(features.tokens(layer)).float() for layer in self.layers)
+        return patches, features.cls
+
+    def _text(self, categories: Sequence[Category], anchors: Tensor) -> Tensor:
+        """Return the unit text features of each image's own prompts: [B, 2, J]."""
+        network, tower = self._network(), self.text_tower
+        nouns = [prompt_noun(category, self.config.noun) for category in categories]
+        # Without anchors in them, prompts depend on the class alone: one pair a class is computed.
+        rows = nouns if self.config.dsp else list(dict.fromkeys(nouns))
+        ids = tower.tokenize([prompt_template(noun, self.config.context) for noun in rows])
+        ends = ids.argmax(dim=1)
+        prompts = network.prompt(tower.embed(ids[:, : int(ends.max()) + 1]), anchors)
+        encoded = tower.encode_embeddings(prompts.flatten(0, 1), ends.repeat_interleave(2)).unflatten(0, (-1, 2))
+        text = unit(encoded if network.text_up is None else network.text_up(encoded))
+        return text if self.config.dsp else text[[rows.index(noun) for noun in nouns]]
+
+    def _map(self, features: Tensor, text: Tensor, factor: Tensor) -> Tensor:
+        """Return the abnormal probability of one feature set at the input size: [B, M, J] -> [B, S, S] (§5)."""
+        logits = factor * abnormal_logit(unit(features), text, 1.0)
+        grid = logits.unflatten(1, (self.encoder.grid, self.encoder.grid))
+        return resize_maps(grid, self.encoder.size, self.config.align_corners).sigmoid()
+
+    def _map_loss(self, map_: Tensor, masks: Tensor) -> Tensor:
+        total = losses.focal(torch.stack([1 - map_, map_], dim=1), masks) + losses.dice(map_, masks)
+        return total + losses.dice(1 - map_, 1 - masks) if self.config.dice_normal else total
+
+    def _uncrop(self, maps: Tensor) -> Tensor:
+        if self.config.crop_from is None:
+            return maps
+        margin = self.config.crop_from - self.encoder.size
+        return functional.pad(maps[:, None], (0, margin, 0, margin), mode="replicate")[:, 0]
+
+    def _draw_noise(self, batch: TrainingBatch) -> list[Tensor]:
+        if not self.config.hgm:
+            return []
+        patches = self.encoder.grid**2
+        return [gumbel_noise((len(batch), patches, size), batch.generator) for size in self.config.groups]
+
+    def _network(self) -> Network:
+        if self.trained is None:
+            name = self.name or "dual_anchor"
+            raise NeedsCheckpoint(
+                f"{name} needs trained weights, and none were published. Train it with `zsadbench train --method "
+                f"{name} --dataset {self.config.trained_on}`, or give your own with --checkpoint {name}=PATH."
+            )
+        return self.trained
+
+    def _new_network(self) -> Network:
+        tower = self.text_tower
+        with torch.device("meta"):  # neither time nor random numbers are spent on weights that are replaced
+            return Network(self.config, len(self.layers), self.encoder.width, tower.width, tower.joint_width)
+
+    def _shared_projection(self) -> Tensor | None:
+        """Return the matrix [J, C] that takes the image tower into the text's space, if the two share one (§4.3)."""
+        projection = self.encoder.tower.projection
+        if projection is None or self.encoder.borrowed:
+            return None
+        basis = torch.eye(self.encoder.width, device=self.encoder.device)
+        return (projection(basis) - projection(torch.zeros_like(basis))).T.cpu()  # whatever bias it has is left out
+
+
+def _text_tower(encoder: Encoder) -> TextEncoder:
+    if encoder.text is None:
+        raise WeightsError(
+            f"Encoder {encoder.spec!r} has no text tower; expected one beside it. Name a CLIP model with "
+            f"--set dual_anchor.text_encoder={CLIP}."
+        )
+    return encoder.text
+
+
+def _check(config: DualAnchorConfig, encoder: Encoder, layers: Sequence[int]) -> None:
+    check_sizes(config.groups, len(layers))
+    if encoder.width % config.heads:
+        raise UsageError(
+            f"Option heads is {config.heads}, which does not divide the width {encoder.width} of {encoder.spec!r}. "
+            "Choose a divisor."
+        )
+    if config.crop_from is not None and config.crop_from < encoder.size:
+        raise UsageError(
+            f"Option crop_from is {config.crop_from}; expected at least the encoder's size {encoder.size}. Raise it."
+        )
+
+
+class Network(nn.Module):
+    """Everything trainable, under the names of §16.22; an ablation lacks the parameters of what it removes."""
+
+    def __init__(self, config: DualAnchorConfig, layers: int, width: int, text_width: int, joint_width: int) -> None:
+        """Make parameters without meaningful values: they are drawn or loaded next."""
+        super().__init__()
+        self.config = config
+        if config.hgm:
+            self.groups = nn.ParameterDict({"bank": torch.empty(1, config.groups[0], width)})
+            self.blocks = nn.ModuleList(_block(config, h, layers, width) for h in range(layers))
+        else:
+            self.anchors = nn.ParameterDict({"static": torch.empty(2, width)})
+        if config.ggtr:
+            self.refiner = nn.Linear(2, width)
+        self.prompt = StatePrompts(config.context, width, text_width, config.dsp)
+        self.text_up: nn.Sequential | None = None
+        if config.align == "text_up":  # Talk2DINO's map (§4.3)
+            self.text_up = nn.Sequential(nn.Linear(joint_width, width), nn.Tanh(), nn.Linear(width, width))
+        else:
+            self.proj = nn.ModuleList(nn.Linear(width, joint_width, bias=False) for _ in range(layers))
+            self.proj_cls = nn.Linear(width, joint_width, bias=False)
+            if config.hgm:
+                self.proj_assign = nn.Linear(width, joint_width, bias=False)
+        self.log_scale_pixel, self.log_scale_image = (nn.Parameter(torch.empty(())) for _ in range(2))
+
+    def merge(self, patches: Sequence[Tensor], noise: Sequence[Tensor] | None) -> Merged | None:
+        """Run the merge blocks on L times [B, M, C]; None without them."""
+        if not self.config.hgm:
+            return None
+        return run_blocks(self.blocks, self.config.groups, self.groups["bank"], patches, noise)
+
+    def align_token(self, token: Tensor) -> Tensor:
+        """Return the class token [B, C] in the space of the cosines: [B, J]."""
+        aligned: Tensor = token if self.text_up is not None else self.proj_cls(token)
+        return aligned
+
+    def align_patches(self, patches: Sequence[Tensor], merged: Merged | None) -> list[Tensor]:
+        """Return the feature sets that maps are made of, each [B, M, J] (§5, §16.15)."""
+        down = self.text_up is None
+        sets = [self.proj[i](layer) if down else layer for i, layer in enumerate(patches)]
+        if self.config.map_mode == "mean_plus_assign":
+            sets = [torch.stack(sets).mean(dim=0)]
+        if merged is not None:
+            sets.append(self.proj_assign(merged.patches) if down else merged.patches)
+        return sets
+
+    @torch.no_grad()
+    def draw(self, generator: torch.Generator, projection: Tensor | None) -> None:
+        """Draw every parameter; `projection` [J, C], where given, is the start of all maps from patches to text."""
+        for name, parameter in self.named_parameters():
+            if name.startswith("log_scale"):
+                parameter.fill_(math.log(1 / 0.07))  # CLIP's start (§5, §6)
+            elif name == "refiner.bias":
+                parameter.fill_(-2.0)  # a gate of 0.12: refinement starts near identity (§4.2)
+            elif name.endswith(".bias") or ".init.out." in name:  # zero output: the block starts as identity (§4.1a)
+                parameter.zero_()
+            elif ".norm_" in name:
+                parameter.fill_(1.0)
+            elif name.startswith("proj"):
+                if projection is None:
+                    nn.init.xavier_uniform_(parameter, generator=generator)  # §4.3
+                else:
+                    parameter.copy_(projection)
+            elif name.startswith(("groups.", "anchors.", "prompt.", "refiner.")) or name.endswith("update.out.weight"):
+                parameter.normal_(0.0, 0.02, generator=generator)  # §3, §4.1, §16.10
+            else:  # torch's Linear; at the real width 1024 its spread is about that of N(0, 0.02)
+                bound = parameter.shape[1] ** -0.5
+                parameter.uniform_(-bound, bound, generator=generator)
+
+
+def _block(config: DualAnchorConfig, h: int, layers: int, width: int) -> MergeBlock:
+    return MergeBlock(
+        width,
+        config.heads,
+        tau=config.tau,
+        hard=config.hard,
+        init=config.init_first_block or h > 0,
+        update=h == layers - 1,
+        residual=config.update_residual,
+    )
+
+
+def prompt_noun(category: Category, noun: str) -> str:
+    """Return the class in a category's prompts, by option `noun`."""
+    return {"readable": category.noun, "raw": category.name}.get(noun, noun)
+
+
+def scale(log_scale: Tensor) -> Tensor:
+    """Return the factor of the cosines from its learned logarithm (§16.14)."""
+    return log_scale.exp().clamp_max(LARGEST_SCALE)

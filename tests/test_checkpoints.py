@@ -1,0 +1,226 @@
+"""Checkpoint folders and which of them a run takes, trains, or asks for."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from toy_trained import write_method
+from toy_tree import write_tree
+
+from zsadbench import checkpoints, datasets, methods, plugins, results, runner, training
+from zsadbench.errors import RecordError, UsageError, WeightsError
+from zsadbench.plan import Request, make_plan
+from zsadbench.protocol import Protocol
+from zsadbench.train_request import TrainRequest
+
+
+class Silent:
+    """Both Progress contracts, without a sound."""
+
+    def begin(self, *arguments): ...
+    def step(self, *arguments): ...
+    def finish_cell(self, record): ...
+    def finish_epoch(self, epoch): ...
+
+
+@pytest.fixture(scope="module")
+def toy_folder(tmp_path_factory):
+    return write_method(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(autouse=True)
+def toy(toy_folder, monkeypatch):
+    for kind in (methods, datasets):
+        monkeypatch.setattr(kind, "__path__", list(kind.__path__))
+    plugins.add_folder(toy_folder)
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory) -> Path:
+    """A data root with mvtec/ and visa/, the latter as a folder in MVTec's layout would be: VisA's own."""
+    root = tmp_path_factory.mktemp("roots")
+    write_tree(root / "mvtec", categories=["bottle"])
+    write_tree(root / "btad_like", categories=["bottle"])
+    return root
+
+
+def train(root, out, method="toy_trained.mvtec", **options):
+    training.train(TrainRequest(method, "mvtec", out, data_root=root, **options), Silent())
+    return out
+
+
+def plan_run(root, out, target, **options):
+    """Plan, train what is missing, and run: returns the request and the plan that was run."""
+    options.setdefault("methods", ["toy_trained"])
+    request = Request(datasets=[target], out=out, data_root=root, protocol=Protocol(batch_size=4), **options)
+    plan = training.train_missing(make_plan(request), request, Silent())
+    runner.run(plan, request, Silent())
+    return plan
+
+
+def records(out):
+    return {(record.method, record.status) for record in results.load_run(out)}
+
+
+def test_a_card_survives_the_way_to_disk_and_back(roots, tmp_path):
+    folder = train(roots, tmp_path / "a")
+    card = checkpoints.load(folder)
+    assert card.weights_sha256 == checkpoints.sha256(folder / checkpoints.WEIGHTS)
+    data = json.loads((folder / checkpoints.CARD).read_text())
+    assert checkpoints.Card(**data) == card and data["format"] == checkpoints.FORMAT
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder: (folder / "card.json").unlink(), "is no checkpoint: it has no card.json"),
+        (lambda folder: (folder / "card.json").write_text("{"), r"card\.json is no readable card"),
+        (lambda folder: (folder / "card.json").write_text('{"method": "x"}'), r"card\.json is no readable card"),
+        (lambda folder: (folder / "weights.safetensors").write_bytes(b"x"), "has SHA-256 .* but its card says"),
+        (lambda folder: (folder / "weights.safetensors").unlink(), r"card\.json is no readable card"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named(roots, tmp_path, damage, words):
+    folder = train(roots, tmp_path / "a")
+    damage(folder)
+    with pytest.raises(WeightsError, match=words):
+        checkpoints.load(folder)
+
+
+def test_writing_where_nothing_can_be_written_is_a_sentence_and_leaves_the_old_file(tmp_path):
+    path = tmp_path / "weights"
+    path.write_text("old")
+
+    def fail(temporary):
+        temporary.write_text("half")
+        raise OSError("No space left on device")
+
+    with pytest.raises(RecordError, match="No space left"):
+        checkpoints.write_atomically(path, fail)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_our_own_checkpoint_runs_and_its_card_tells_what_it_was_trained_on(roots, tmp_path):
+    folder = train(roots, tmp_path / "a")
+    plan_run(roots, tmp_path / "out", f"folder={roots / 'btad_like'}", checkpoints={"toy_trained": folder})
+    (record,) = results.load_run(tmp_path / "out")
+    assert (record.method, record.status, record.setting["trained_on"]) == ("toy_trained.mvtec", "done", ["mvtec"])
+    assert record.setting["checkpoint_sha256"] == checkpoints.load(folder).weights_sha256
+
+
+def test_a_checkpoint_that_has_seen_the_target_is_refused_by_its_card(roots, tmp_path):
+    folder = train(roots, tmp_path / "a")
+    plan_run(roots, tmp_path / "out", "mvtec", checkpoints={"toy_trained": folder})
+    assert records(tmp_path / "out") == {("toy_trained.mvtec", "refused")}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"changes": {"toy_trained": {"width": "3"}}}, "width is 1 on its card, but 3 here"),
+        ({"methods": ["april_gan"], "encoder": "tiny"}, "method is 'toy_trained' on its card, but 'april_gan' here"),
+        ({"methods": ["toy_trained.visa"]}, "was trained on mvtec, but toy_trained means trained on visa"),
+    ],
+)
+def test_a_checkpoint_of_another_kind_stops_the_run_before_it_starts(roots, tmp_path, options, words):
+    folder = train(roots, tmp_path / "a")
+    name = options.get("methods", ["toy_trained"])[0]
+    with pytest.raises(UsageError, match=words):
+        plan_run(roots, tmp_path / "out", "mvtec", checkpoints={name: folder}, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_of_another_encoder_stops_the_run(roots, tmp_path):
+    folder = train(roots, tmp_path / "a", "april_gan.mvtec", encoder="tiny", epochs=1)
+    with pytest.raises(UsageError, match="encoder is 'tiny' on its card, but 'demo' here"):
+        plan_run(
+            roots, tmp_path / "out", "mvtec", methods=["april_gan"], encoder="demo", checkpoints={"april_gan": folder}
+        )
+
+
+def test_options_that_training_ignores_do_not_keep_a_checkpoint_from_being_used(roots, tmp_path):
+    train(roots, tmp_path / "checkpoints" / "any_name")
+    target = f"folder={roots / 'btad_like'}"
+    changed = {"toy_trained": {"sigma": "2"}}
+    plan = plan_run(roots, tmp_path / "out", target, checkpoint_folder=tmp_path / "checkpoints", changes=changed)
+    assert not plan.trainings and records(tmp_path / "out") == {("toy_trained.mvtec", "done")}
+    other = {"toy_trained": {"width": "3"}}
+    plan_run(roots, tmp_path / "out", target, checkpoint_folder=tmp_path / "checkpoints", changes=other)
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2, "another width is another training"
+
+
+def test_of_several_checkpoints_that_suit_the_least_seed_is_taken_and_partial_ones_never(roots, tmp_path):
+    folder = tmp_path / "checkpoints"
+    train(roots, folder / "a", limit=4)
+    train(roots, folder / "b", seed=2)
+    train(roots, folder / "c", seed=1)
+    train(roots, folder / "d", epochs=1)
+    target = f"folder={roots / 'btad_like'}"
+    plan = plan_run(roots, tmp_path / "out", target, checkpoint_folder=folder)
+    assert plan.groups[0][0].planned.checkpoint == folder / "c" / checkpoints.WEIGHTS
+
+
+def test_a_run_trains_what_is_missing_once_and_then_finds_it(roots, tmp_path):
+    target, folder = f"folder={roots / 'btad_like'}", tmp_path / "checkpoints"
+    plan = plan_run(roots, tmp_path / "out", target, checkpoint_folder=folder)
+    assert not plan.trainings and records(tmp_path / "out") == {("toy_trained.mvtec", "done")}
+    (made,) = folder.iterdir()
+    assert made.name.startswith("toy_trained.mvtec-") and checkpoints.load(made).trained_on == ["mvtec"]
+    again = plan_run(roots, tmp_path / "out", target, checkpoint_folder=folder)
+    assert again.cells == 0 and len(again.done) == 1
+
+
+def test_without_data_or_with_no_train_the_row_needs_a_checkpoint_and_names_the_command(roots, tmp_path):
+    for target, options in (("mvtec", {}), (f"folder={roots / 'btad_like'}", {"train": False})):
+        out = tmp_path / target[:3]
+        plan = plan_run(roots, out, target, checkpoint_folder=tmp_path / "checkpoints", **options)
+        assert not plan.trainings
+        (record,) = results.load_run(out)
+        assert record.status == "needs_checkpoint"
+        trained_on = "visa" if target == "mvtec" else "mvtec"
+        assert (
+            f"--dataset {trained_on} --data-root {roots} --out " in record.error and "zsadbench train" in record.error
+        )
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_training_that_fails_fails_its_cells_alone_and_says_why(roots, tmp_path):
+    changes = {"toy_trained": {"explode": "bottle"}}
+    target = f"folder={roots / 'btad_like'}"
+    plan_run(
+        roots, tmp_path / "out", target, methods=["toy_trained", "constant"], changes=changes,
+        checkpoint_folder=tmp_path / "checkpoints",
+    )  # fmt: skip
+    assert records(tmp_path / "out") == {("toy_trained.mvtec", "failed"), ("constant", "done")}
+    failed = next(record for record in results.load_run(tmp_path / "out") if record.status == "failed")
+    assert "the loss is no finite number" in failed.error
+
+
+def test_the_preset_follows_each_dataset_of_a_run_and_a_named_one_does_not(roots, tmp_path):
+    request = Request(
+        methods=["toy_trained"], datasets=["mvtec", f"folder={roots / 'btad_like'}"], out=tmp_path, data_root=roots
+    )
+    names = {cell.dataset.name: cell.planned.name for group in make_plan(request).groups for cell in group}
+    assert names == {"mvtec": "toy_trained", "folder": "toy_trained.mvtec"}, "the default preset is trained on VisA"
+    named = Request(methods=["toy_trained.mvtec"], datasets=["mvtec"], out=tmp_path, data_root=roots)
+    assert {cell.planned.name for group in make_plan(named).groups for cell in group} == {"toy_trained.mvtec"}
+
+
+def test_options_of_the_command_line_may_call_the_default_preset_by_its_name(roots, tmp_path):
+    request = Request(
+        methods=["toy_trained"], datasets=["mvtec"], out=tmp_path, data_root=roots,
+        changes={"toy_trained": {"sigma": "1", "width": "2"}, "toy_trained.visa": {"sigma": "3"}},
+    )  # fmt: skip
+    ((cell,),) = make_plan(request).groups
+    assert (cell.planned.config.sigma, cell.planned.config.width) == (3, 2)
+    with pytest.raises(UsageError, match=r"--set toy_trained\.mvtec: no such method in this run"):
+        make_plan(Request(["toy_trained"], ["mvtec"], tmp_path, roots, changes={"toy_trained.mvtec": {"sigma": "1"}}))
+
+
+def test_an_official_file_given_for_the_bare_name_is_the_default_presets_on_every_dataset(roots, tmp_path):
+    path = tmp_path / "official.pth"
+    torch.save({"scale": torch.ones(1), "shift": torch.zeros(1)}, path)
+    plan_run(roots, tmp_path / "out", f"folder={roots / 'btad_like'}", checkpoints={"toy_trained": path})
+    (record,) = results.load_run(tmp_path / "out")
+    assert (record.method, record.status, record.setting["trained_on"]) == ("toy_trained", "done", ["visa"])

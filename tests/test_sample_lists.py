@@ -1,0 +1,107 @@
+"""The JSONL of `data index`: what it says, that it reads back, and where it is never written."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from zsadbench import datasets, sample_lists
+from zsadbench.datacheck import check_dataset
+from zsadbench.errors import UsageError
+
+
+@pytest.fixture
+def mvtec(mvtec_tree):
+    return datasets.create("mvtec", mvtec_tree)
+
+
+def test_rows_name_every_sample_and_the_hash_that_runs_use(mvtec):
+    rows = list(sample_lists.rows(mvtec))
+    assert len(rows) == 2 * (13 + 3)
+    row = next(row for row in rows if row["id"] == "grid/test/crack/001.png")
+    assert row == {
+        "id": "grid/test/crack/001.png",
+        "image": "grid/test/crack/001.png",
+        "mask": "grid/ground_truth/crack/001_mask.png",
+        "label": 1,
+        "category": "grid",
+        "defect": "crack",
+        "split": "test",
+        "samples_sha256": mvtec.samples_sha256(mvtec.samples("grid")),
+    }
+    normal = next(row for row in rows if row["label"] == 0)
+    assert normal["mask"] is None and normal["defect"] == ""
+
+
+def test_two_copies_of_a_dataset_give_the_same_file(mvtec, tmp_path):
+    copy = tmp_path / "elsewhere"
+    copy.symlink_to(mvtec.root)
+    sample_lists.write(mvtec, tmp_path / "a.jsonl")
+    sample_lists.write(datasets.create(f"mvtec={copy}"), tmp_path / "b.jsonl")
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+
+
+def test_index_reads_back_as_a_dataset_with_the_same_samples(mvtec, tmp_path):
+    assert sample_lists.write(mvtec, tmp_path / "index.jsonl") == 32
+    again = datasets.create(f"folder={tmp_path / 'index.jsonl'}", mvtec.root)
+    check_dataset(again)
+    for category in ("bottle", "grid"):
+        for split in ("test", "train"):
+            assert again.samples(category, split) == mvtec.samples(category, split)
+
+
+def test_parts_of_images_and_several_masks_are_told(tmp_path):
+    for name in ("kos01/Part0.jpg", "kos01/Part0_label.bmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (6, 9)).save(tmp_path / name)
+    rows = list(sample_lists.rows(datasets.create(f"ksdd.strips3={tmp_path}")))
+    assert [row["crop"] for row in rows] == [(0, 0, 3, 6), (3, 0, 6, 6), (6, 0, 9, 6)]
+    assert {row["image"] for row in rows} == {"kos01/Part0.jpg"} and len({row["id"] for row in rows}) == 3
+    loco = tmp_path / "loco/juice_bottle"
+    names = ["test/good/0.png", "test/logical_anomalies/0.png"]
+    names += [f"ground_truth/logical_anomalies/0/00{i}.png" for i in range(2)]
+    for name in names:
+        (loco / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (6, 9)).save(loco / name)
+    masks = [row["mask"] for row in sample_lists.rows(datasets.create(f"mvtec_loco={loco.parent}"))]
+    prefix = "juice_bottle/ground_truth/logical_anomalies/0"
+    assert masks == [None, [f"{prefix}/000.png", f"{prefix}/001.png"]]
+
+
+@pytest.mark.parametrize("inside", ["index.jsonl", "grid/test/index.jsonl", "new/index.jsonl", "../link/index.jsonl"])
+def test_nothing_is_written_into_the_users_data(mvtec, tmp_path, inside):
+    (tmp_path / "link").symlink_to(mvtec.root)
+    out = tmp_path / inside[3:] if inside.startswith("../") else mvtec.root / inside
+    before = sorted(mvtec.root.rglob("*"))
+    with pytest.raises(UsageError, match="own folder"):
+        sample_lists.write(mvtec, out)
+    assert sorted(mvtec.root.rglob("*")) == before
+
+
+def test_folder_around_a_nested_layout_is_the_users_too(tmp_path):
+    good = tmp_path / "mvtec/mvtec_anomaly_detection/grid/test/good"
+    good.mkdir(parents=True)
+    Image.new("L", (4, 4)).save(good / "0.png")
+    nested = datasets.create("mvtec", tmp_path)
+    with pytest.raises(UsageError, match="own folder"):
+        sample_lists.write(nested, tmp_path / "mvtec/index.jsonl")
+    assert sample_lists.write(nested, tmp_path / "index.jsonl") == 1
+
+
+def test_existing_file_is_not_overwritten(mvtec, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match="already exists"):
+        sample_lists.write(mvtec, tmp_path / "mine.txt")
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_every_line_is_one_json_object_even_with_strange_names(tmp_path):
+    good = tmp_path / "tiles/test/good"
+    good.mkdir(parents=True)
+    for name in ("new\nline.png", 'quote".png', "ümlaut.png", "\u2028.png"):
+        Image.new("L", (4, 4)).save(good / name)
+    sample_lists.write(datasets.create(f"folder={tmp_path / 'tiles'}"), tmp_path / "index.jsonl")
+    lines = (tmp_path / "index.jsonl").read_text().split("\n")
+    assert {json.loads(line)["id"] for line in lines[:-1]} == {f"test/good/{path.name}" for path in good.iterdir()}

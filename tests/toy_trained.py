@@ -1,0 +1,71 @@
+"""A trained method without an encoder, as a plugin: two stages, noise drawn from the batch's generator."""
+
+from pathlib import Path
+
+SOURCE = """
+from dataclasses import dataclass
+import torch
+from torch import nn
+from zsadbench import losses
+from zsadbench.methods import MethodCard, Prediction, Stage, TrainableMethod, TrainRecipe, register
+from zsadbench.preprocess import Preprocess
+
+STAGES = (
+    Stage(2, 0.05, "first", ("scale",)),
+    Stage(1, 0.05, "second", ("shift", "unused"), "adamw", weight_decay=0.1),
+)
+
+@dataclass(frozen=True)
+class Config:
+    width: int = 1
+    sigma: float = 0.0
+    explode: str = ""
+    trained_on: str = "visa"
+    recipe: TrainRecipe = TrainRecipe(STAGES, batch_size=4, mosaic=0.5)
+
+class Weights(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(torch.zeros(width)), nn.Parameter(torch.zeros(width))
+
+@register
+class Toy(TrainableMethod):
+    card = MethodCard(title="Toy", reference="none", scope="image")
+    presets = {"visa": Config(), "mvtec": Config(trained_on="mvtec"), "plain": Config(recipe=TrainRecipe(STAGES, 4))}
+    preprocess = Preprocess(size=32)
+    free_options = frozenset({"sigma", "explode"})
+
+    def initialise(self, seed):
+        self.trained = Weights(self.config.width)
+        with torch.no_grad():
+            self.trained.scale.normal_(generator=torch.Generator().manual_seed(seed))
+
+    def load_checkpoint(self, tensors, origin):
+        self.trained = Weights(self.config.width)
+        self.trained.load_state_dict(tensors)
+        self.trained_on = frozenset({self.config.trained_on})
+
+    def probability(self, images):
+        return torch.sigmoid(images.mean(1) * self.trained.scale.mean() + self.trained.shift.mean())
+
+    def loss(self, batch, labels, masks, stage=""):
+        if self.config.explode and any(self.config.explode in str(path) for path in batch.paths):
+            return {"dice": self.trained.scale.sum() * float("inf")}
+        noise = torch.randn(batch.images.shape, generator=batch.generator)
+        probability = self.probability(batch.images + 0.1 * noise)
+        terms = {"dice": losses.dice(probability, masks)}
+        if stage == "second":
+            terms["focal"] = losses.focal(torch.stack([1 - probability, probability], 1), masks)
+        return terms
+
+    def predict(self, batch):
+        maps = self.probability(batch.images)
+        return Prediction(maps.amax((1, 2)), maps)
+"""
+
+
+def write_method(folder: Path) -> Path:
+    """Write the method below a --plugins folder, under the name `toy_trained`."""
+    (folder / "methods").mkdir(parents=True)
+    (folder / "methods" / "toy_trained.py").write_text(SOURCE)
+    return folder

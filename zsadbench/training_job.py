@@ -1,0 +1,77 @@
+"""From the request of a training to its job: the method with initial weights, the images, the card's facts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+from zsadbench import __version__, checkpoints, datasets, encoders, methods, plugins, results, sampling, train_request
+from zsadbench.datasets import Dataset, Sample
+from zsadbench.errors import DataError
+from zsadbench.methods import TrainableMethod
+from zsadbench.protocol import Protocol
+from zsadbench.train_request import TrainRequest
+
+
+class Job(NamedTuple):
+    """A request with everything that it names."""
+
+    request: TrainRequest
+    method: TrainableMethod
+    dataset: Dataset
+    samples: tuple[Sample, ...]
+    facts: dict[str, Any]  # of the checkpoint's card: those that are known before the training
+    identity: str  # hash of everything that decides the weights
+
+
+def prepare(request: TrainRequest) -> Job:
+    """Resolve names, list the images, load the encoder and draw the initial weights.
+
+    Raises UsageError, UnknownName, DataError or WeightsError.
+    """
+    methods.lookup(request.method)  # a wrong name is told before a missing folder
+    dataset = datasets.create(request.dataset, request.data_root)
+    method_class, full, config = train_request.configure(request, dataset.name)
+    samples = _samples(dataset, request)
+    encoder = encoders.load_for(config, device=request.device, precision=request.precision, weights=request.weights)
+    method = methods.build(method_class, full, config, encoder)
+    assert isinstance(method, TrainableMethod)
+    method.initialise(request.seed)
+    facts = {
+        "method": full,
+        "trained_on": [dataset.name],
+        "options": checkpoints.plain(asdict(config)),
+        "encoder": encoder.identity if encoder is not None else {},
+        "data": {
+            "dataset": dataset.name,
+            "split": "test",
+            "samples": len(samples),
+            "anomalous": sum(sample.label for sample in samples),
+            "sha256": dataset.samples_sha256(samples),
+            "limit": request.limit,
+        },
+        "seed": request.seed,
+    }
+    code = checkpoints.sha256(plugins.source_file("zsadbench.methods", full.partition(".")[0]))
+    return Job(request, method, dataset, samples, facts, results.fingerprint({**facts, "code": [__version__, code]}))
+
+
+def _samples(dataset: Dataset, request: TrainRequest) -> tuple[Sample, ...]:
+    """Return the images that are trained on: the test split, with masks (specs/common.md §14). Raises DataError."""
+    if not dataset.card.pixel_level:
+        raise DataError(
+            f"dataset {dataset.name} has no masks, but {request.method} is trained on them; choose a dataset with "
+            "masks, such as those of `zsadbench list datasets` that are measured per pixel."
+        )
+    protocol = Protocol(order="dataset", seed=request.seed, limit=request.limit)
+    samples = [
+        sample
+        for category in dataset.categories()
+        for sample in sampling.test_samples(dataset, category.name, protocol)
+    ]
+    if not any(sample.label for sample in samples) or all(sample.label for sample in samples):
+        raise DataError(
+            f"dataset {dataset.name}: {len(samples)} test images, {sum(sample.label for sample in samples)} of them "
+            "anomalous; training needs normal and anomalous ones. Complete the test split, or raise --limit."
+        )
+    return tuple(samples)
