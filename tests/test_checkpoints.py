@@ -202,7 +202,9 @@ def test_the_preset_follows_each_dataset_of_a_run_and_a_named_one_does_not(roots
         methods=["toy_trained"], datasets=["mvtec", f"folder={roots / 'btad_like'}"], out=tmp_path, data_root=roots
     )
     names = {cell.dataset.name: cell.planned.name for group in make_plan(request).groups for cell in group}
-    assert names == {"mvtec": "toy_trained", "folder": "toy_trained.mvtec"}, "the default preset is trained on VisA"
+    assert names == {"mvtec": "toy_trained", "folder.btad_like": "toy_trained.mvtec"}, (
+        "the default preset is trained on VisA"
+    )
     named = Request(methods=["toy_trained.mvtec"], datasets=["mvtec"], out=tmp_path, data_root=roots)
     assert {cell.planned.name for group in make_plan(named).groups for cell in group} == {"toy_trained.mvtec"}
 

@@ -130,7 +130,9 @@ def read(path: Path) -> Study:
     return Study(
         path,
         data["title"],
-        *(mirrored[name] for name in ("source", "table", "method")),
+        mirrored["source"],
+        mirrored["table"],
+        mirrored["method"],
         data.get("level", "dataset"),
         _texts(data.get("protocol", {})),
         " ".join(data.get("notes", "").split()),
@@ -251,4 +253,4 @@ def _check_fields(place: str, data: Mapping[str, Any], required: Mapping[str, ty
             raise UsageError(f"{place}: {name} is {data[name]!r}; expected a TOML {_TOML[kind]}.")
 
 
-_TOML = {str: "string", dict: "table", list: "array of tables"}
+_TOML: dict[type, str] = {str: "string", dict: "table", list: "array of tables"}
