@@ -31,12 +31,12 @@ COMMAND = [
 def start(root: Path, out: Path, plugins: Path) -> subprocess.Popen:
     return subprocess.Popen(
         [*COMMAND, "--datasets", "mvtec", "--data-root", str(root), "--out", str(out), "--plugins", str(plugins)],
-                stdout=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         # A shell that starts the tests in the background makes them ignore Ctrl-C, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    )
 
 
 def contents(out: Path) -> dict[str, bytes]:
