@@ -139,7 +139,7 @@ class DualAnchor(TrainableMethod):
             text_encoder="",
             sigma=2.0,  # pixels of a small map
             trained_on="demo.train",
-            recipe=TrainRecipe((Stage(epochs=3, lr=1e-3),), batch_size=8),
+            recipe=TrainRecipe((Stage(epochs=5, lr=1e-3),), batch_size=8),
         ),
     }
     free_options = frozenset({"score", "top", "sigma"})

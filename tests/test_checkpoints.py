@@ -38,10 +38,10 @@ def toy(toy_folder, monkeypatch):
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory) -> Path:
-    """A data root with mvtec/ and visa/, the latter as a folder in MVTec's layout would be: VisA's own."""
+    """A data root with mvtec/ and, for the `folder` dataset, other/; there is no visa/."""
     root = tmp_path_factory.mktemp("roots")
     write_tree(root / "mvtec", categories=["bottle"])
-    write_tree(root / "btad_like", categories=["bottle"])
+    write_tree(root / "other", categories=["bottle"])
     return root
 
 
@@ -103,7 +103,7 @@ def test_writing_where_nothing_can_be_written_is_a_sentence_and_leaves_the_old_f
 
 def test_our_own_checkpoint_runs_and_its_card_tells_what_it_was_trained_on(roots, tmp_path):
     folder = train(roots, tmp_path / "a")
-    plan_run(roots, tmp_path / "out", f"folder={roots / 'btad_like'}", checkpoints={"toy_trained": folder})
+    plan_run(roots, tmp_path / "out", f"folder={roots / 'other'}", checkpoints={"toy_trained": folder})
     (record,) = results.load_run(tmp_path / "out")
     assert (record.method, record.status, record.setting["trained_on"]) == ("toy_trained.mvtec", "done", ["mvtec"])
     assert record.setting["checkpoint_sha256"] == checkpoints.load(folder).weights_sha256
@@ -141,7 +141,7 @@ def test_a_checkpoint_of_another_encoder_stops_the_run(roots, tmp_path):
 
 def test_options_that_training_ignores_do_not_keep_a_checkpoint_from_being_used(roots, tmp_path):
     train(roots, tmp_path / "checkpoints" / "any_name")
-    target = f"folder={roots / 'btad_like'}"
+    target = f"folder={roots / 'other'}"
     changed = {"toy_trained": {"sigma": "2"}}
     plan = plan_run(roots, tmp_path / "out", target, checkpoint_folder=tmp_path / "checkpoints", changes=changed)
     assert not plan.trainings and records(tmp_path / "out") == {("toy_trained.mvtec", "done")}
@@ -156,13 +156,13 @@ def test_of_several_checkpoints_that_suit_the_least_seed_is_taken_and_partial_on
     train(roots, folder / "b", seed=2)
     train(roots, folder / "c", seed=1)
     train(roots, folder / "d", epochs=1)
-    target = f"folder={roots / 'btad_like'}"
+    target = f"folder={roots / 'other'}"
     plan = plan_run(roots, tmp_path / "out", target, checkpoint_folder=folder)
     assert plan.groups[0][0].planned.checkpoint == folder / "c" / checkpoints.WEIGHTS
 
 
 def test_a_run_trains_what_is_missing_once_and_then_finds_it(roots, tmp_path):
-    target, folder = f"folder={roots / 'btad_like'}", tmp_path / "checkpoints"
+    target, folder = f"folder={roots / 'other'}", tmp_path / "checkpoints"
     plan = plan_run(roots, tmp_path / "out", target, checkpoint_folder=folder)
     assert not plan.trainings and records(tmp_path / "out") == {("toy_trained.mvtec", "done")}
     (made,) = folder.iterdir()
@@ -172,7 +172,7 @@ def test_a_run_trains_what_is_missing_once_and_then_finds_it(roots, tmp_path):
 
 
 def test_without_data_or_with_no_train_the_row_needs_a_checkpoint_and_names_the_command(roots, tmp_path):
-    for target, options in (("mvtec", {}), (f"folder={roots / 'btad_like'}", {"train": False})):
+    for target, options in (("mvtec", {}), (f"folder={roots / 'other'}", {"train": False})):
         out = tmp_path / target[:3]
         plan = plan_run(roots, out, target, checkpoint_folder=tmp_path / "checkpoints", **options)
         assert not plan.trainings
@@ -187,7 +187,7 @@ def test_without_data_or_with_no_train_the_row_needs_a_checkpoint_and_names_the_
 
 def test_a_training_that_fails_fails_its_cells_alone_and_says_why(roots, tmp_path):
     changes = {"toy_trained": {"explode": "bottle"}}
-    target = f"folder={roots / 'btad_like'}"
+    target = f"folder={roots / 'other'}"
     plan_run(
         roots, tmp_path / "out", target, methods=["toy_trained", "constant"], changes=changes,
         checkpoint_folder=tmp_path / "checkpoints",
@@ -199,10 +199,10 @@ def test_a_training_that_fails_fails_its_cells_alone_and_says_why(roots, tmp_pat
 
 def test_the_preset_follows_each_dataset_of_a_run_and_a_named_one_does_not(roots, tmp_path):
     request = Request(
-        methods=["toy_trained"], datasets=["mvtec", f"folder={roots / 'btad_like'}"], out=tmp_path, data_root=roots
+        methods=["toy_trained"], datasets=["mvtec", f"folder={roots / 'other'}"], out=tmp_path, data_root=roots
     )
     names = {cell.dataset.name: cell.planned.name for group in make_plan(request).groups for cell in group}
-    assert names == {"mvtec": "toy_trained", "folder.btad_like": "toy_trained.mvtec"}, (
+    assert names == {"mvtec": "toy_trained", "folder.other": "toy_trained.mvtec"}, (
         "the default preset is trained on VisA"
     )
     named = Request(methods=["toy_trained.mvtec"], datasets=["mvtec"], out=tmp_path, data_root=roots)
@@ -223,6 +223,6 @@ def test_options_of_the_command_line_may_call_the_default_preset_by_its_name(roo
 def test_an_official_file_given_for_the_bare_name_is_the_default_presets_on_every_dataset(roots, tmp_path):
     path = tmp_path / "official.pth"
     torch.save({"scale": torch.ones(1), "shift": torch.zeros(1)}, path)
-    plan_run(roots, tmp_path / "out", f"folder={roots / 'btad_like'}", checkpoints={"toy_trained": path})
+    plan_run(roots, tmp_path / "out", f"folder={roots / 'other'}", checkpoints={"toy_trained": path})
     (record,) = results.load_run(tmp_path / "out")
     assert (record.method, record.status, record.setting["trained_on"]) == ("toy_trained", "done", ["visa"])

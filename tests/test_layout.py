@@ -85,7 +85,7 @@ LONGER = {"methods/dual_anchor.py": 430}
 
 def test_files_stay_small_enough_to_read_in_one_go():
     long = {}
-    for folder, limit in (("zsadbench", 350), ("methods", 350), ("datasets", 350), ("scripts", 350), ("tests", 520)):
+    for folder, limit in (("zsadbench", 350), ("methods", 350), ("datasets", 350), ("scripts", 350), ("tests", 560)):
         for path in (ROOT / folder).rglob("*.py"):
             name, lines = path.relative_to(ROOT).as_posix(), path.read_text().count("\n")
             if lines > LONGER.get(name, limit):

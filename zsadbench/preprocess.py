@@ -61,14 +61,14 @@ def decode_image(path: Path) -> np.ndarray:
 
 def open_image(path: Path) -> Image.Image:
     """Return a fully decoded image in its own mode. Raises DataError naming the file and what is wrong with it."""
-    with _reading(path), Image.open(path, formats=_FORMATS) as image:
+    with _opened(path) as image:
         image.load()
         return image
 
 
 def read_header(path: Path) -> tuple[int, int, str]:
     """Return (height, width, format) of an image, such as (600, 800, "PNG"), without decoding it. Raises DataError."""
-    with _reading(path), Image.open(path, formats=_FORMATS) as image:
+    with _opened(path) as image:
         return image.height, image.width, image.format or ""
 
 
@@ -102,6 +102,18 @@ def _high_byte(image: Image.Image, path: Path) -> np.ndarray:
     if values.min() < 0 or values.max() > 65535:
         raise DataError(f"{path} holds values {values.min()}..{values.max()}; expected at most 16 bits, 0..65535.")
     return (values >> 8).astype(np.uint8)  # as PIL does for 16-bit RGB
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    with _reading(path), Image.open(path, formats=_FORMATS) as image:
+        limit = Image.MAX_IMAGE_PIXELS  # PIL itself warns above it, and raises above twice as many
+        if limit is not None and image.width * image.height > limit:
+            raise DataError(
+                f"{path} is too large to decode safely: its header says {image.width} x {image.height} pixels; "
+                f"expected at most {limit} in all."
+            )
+        yield image
 
 
 @contextmanager

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from zsadbench import encoders, methods
+from zsadbench import checkpoints, datasets, encoders, methods, metrics, training
 from zsadbench.datasets import Category
 from zsadbench.encoders.weights import read_checkpoint
-from zsadbench.errors import NeedsCheckpoint, WeightsError
+from zsadbench.errors import NeedsCheckpoint, UsageError, WeightsError
 from zsadbench.loading import from_tensor
+from zsadbench.masks import read_mask, resize_mask
 from zsadbench.methods import TrainableMethod
+from zsadbench.preprocess import apply, decode_image
 from zsadbench.testing import check_method, toy_images
+from zsadbench.train_request import TrainRequest
 
 CATEGORY = Category("metal_nut", "metal nut", "toy")
 
@@ -39,7 +44,7 @@ def make(encoder: encoders.base.Encoder, **changes: object) -> TrainableMethod:
     return methods.create("april_gan", encoder=encoder, **changes)
 
 
-@pytest.mark.parametrize("name", ["april_gan", "april_gan.visa", "april_gan.mvtec"])
+@pytest.mark.parametrize("name", ["april_gan", "april_gan.visa", "april_gan.mvtec", "april_gan.demo"])
 def test_april_gan_keeps_the_contract(name: str) -> None:
     check_method(name)
 
@@ -150,3 +155,128 @@ def test_stage_maps_are_differentiable_in_the_layers(encoder: encoders.base.Enco
     method.stage_map(tokens, 0, method.text(CATEGORY)).sum().backward()
     assert method.trained.fc[0].weight.grad.abs().sum() > 0
     assert method.trained.fc[1].weight.grad is None
+
+
+@pytest.mark.parametrize(("score", "scope"), [("minmax", "category"), ("bounded", "image")])
+def test_few_shot_keeps_the_contract_of_its_scope(score: str, scope: str) -> None:
+    check_method("april_gan", shots=2, few_shot_score=score)
+    assert methods.create("april_gan", encoder="tiny", shots=2, few_shot_score=score).scope == scope
+    assert methods.create("april_gan", encoder="tiny", few_shot_score=score).scope == "image"
+
+
+def few_shot(encoder: encoders.base.Encoder, **changes: object) -> TrainableMethod:
+    """Return a method with random layers that remembers two references."""
+    method = make(encoder, shots=2, **changes)
+    method.load_checkpoint(checkpoint(encoder), "test")
+    method.remember(from_tensor(toy_images(2, encoder.size, seed=1), CATEGORY))
+    return method
+
+
+def test_few_shot_maps_and_scores_equal_the_formulas_of_the_page(encoder: encoders.base.Encoder) -> None:
+    zero_shot, method = make(encoder), few_shot(encoder)
+    zero_shot.load_checkpoint(checkpoint(encoder), "test")
+    batch = from_tensor(toy_images(3, encoder.size), CATEGORY)
+    probability, expected = zero_shot.predict(batch)
+    references = from_tensor(toy_images(2, encoder.size, seed=1), CATEGORY).features(encoder, method.request)
+    features = batch.features(encoder, method.request)
+    for layer in (3, 6, 9, 12):
+        memory = torch.nn.functional.normalize(references.tokens(layer), dim=2).reshape(-1, 64)
+        tokens = torch.nn.functional.normalize(features.tokens(layer), dim=2)
+        distance = (1 - tokens @ memory.T).min(dim=2).values.reshape(3, 1, 8, 8)
+        expected = expected + torch.nn.functional.interpolate(distance, 64, mode="bilinear", align_corners=True)[:, 0]
+    scores, maps = method.predict(batch)
+    torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-4)
+    peak = expected.flatten(1).max(dim=1).values
+    minmax = (peak - peak.min()) / (peak.max() - peak.min())
+    torch.testing.assert_close(scores, (probability + minmax) / 2, rtol=1e-4, atol=1e-4)
+    bounded = few_shot(encoder, few_shot_score="bounded").predict(batch).scores
+    torch.testing.assert_close(bounded, (probability + peak / 8) / 2, rtol=1e-4, atol=1e-4)
+
+
+def test_a_reference_image_itself_adds_nothing_to_its_map(encoder: encoders.base.Encoder) -> None:
+    method = few_shot(encoder)
+    batch = from_tensor(toy_images(2, encoder.size, seed=1), CATEGORY)
+    assert method.memory_map(batch.features(encoder, method.request), CATEGORY).max() < 1e-4
+
+
+def test_equal_images_have_equal_few_shot_scores_and_no_nan(encoder: encoders.base.Encoder) -> None:
+    scores, _ = few_shot(encoder).predict(from_tensor(toy_images(1, encoder.size).repeat(3, 1, 1, 1), CATEGORY))
+    assert torch.isfinite(scores).all() and scores.unique().numel() == 1
+
+
+def test_few_shot_without_references_of_the_category_is_a_sentence(encoder: encoders.base.Encoder) -> None:
+    method = few_shot(encoder)
+    other = Category("pill", "pill", "toy")
+    with pytest.raises(UsageError, match="shots=2 knows no references of category 'pill'"):
+        method.predict(from_tensor(toy_images(1, encoder.size), other))
+
+
+@dataclass
+class Steps:
+    """What a loss needs of a training batch."""
+
+    images: Tensor
+    categories: tuple[Category, ...]
+
+    def features(self, encoder: encoders.base.Encoder, request: object) -> object:
+        with torch.no_grad():
+            return encoder.encode(self.images, request)
+
+
+def test_the_loss_uses_each_images_own_category(encoder: encoders.base.Encoder) -> None:
+    method, other = make(encoder), Category("pill", "pill", "toy")
+    method.initialise(seed=0)
+    images, masks = toy_images(2, encoder.size), torch.zeros(2, encoder.size, encoder.size)
+    masks[1, :8, :8] = 1
+    labels = torch.tensor([0, 1])
+    mixed = method.loss(Steps(images, (CATEGORY, other)), labels, masks)
+    alone = [
+        method.loss(Steps(images[i : i + 1], (category,)), labels[i : i + 1], masks[i : i + 1])
+        for i, category in enumerate((CATEGORY, other))
+    ]
+    for name in ("focal", "dice"):
+        torch.testing.assert_close(mixed[name], (alone[0][name] + alone[1][name]) / 2, rtol=1e-4, atol=1e-5)
+
+
+class Epochs:
+    """A training.Progress that keeps the epochs' losses."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def begin(self, label: str, steps: int, done: int) -> None: ...
+
+    def step(self, loss: float) -> None: ...
+
+    def finish_epoch(self, epoch: checkpoints.Epoch) -> None:
+        self.losses.append(epoch.loss)
+
+
+def pixel_ap(method: TrainableMethod, dataset: datasets.Dataset) -> float:
+    """Return the mean over categories of the pixel AP at the input size."""
+    values = []
+    for category in dataset.categories():
+        samples = dataset.samples(category.name)
+        images = torch.stack([apply(method.preprocess, decode_image(sample.image)) for sample in samples])
+        masks = [resize_mask(read_mask(one, "gt127", (96, 96)), 96, "bilinear_half") for one in samples]
+        with torch.inference_mode():
+            maps = method.predict(from_tensor(images, category)).maps.numpy()
+        counts = metrics.PixelCounts(aupro_limit=0.3)
+        counts.update(maps, np.stack(masks), [str(sample.image) for sample in samples])
+        values.append(counts.compute()["ap"])
+    return float(np.mean(values))
+
+
+@pytest.mark.slow
+def test_training_on_the_demo_family_lowers_the_loss_and_beats_the_untrained_self_on_the_demo_set(
+    tmp_path: Path,
+) -> None:
+    progress = Epochs()
+    training.train(TrainRequest("april_gan", "demo.train", tmp_path, encoder="demo", limit=16), progress)
+    assert progress.losses[-1] < 0.8 * progress.losses[0]
+    method = methods.create("april_gan.demo", encoder="demo")
+    method.initialise(seed=0)
+    demo = datasets.create("demo")
+    untrained = pixel_ap(method, demo)
+    method.load_checkpoint(read_checkpoint(tmp_path / checkpoints.WEIGHTS), "trained here")
+    assert pixel_ap(method, demo) > 10 * untrained

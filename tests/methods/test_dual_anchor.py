@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import Tensor
 
 from zsadbench import encoders, methods, plugins
@@ -20,6 +22,9 @@ from zsadbench.errors import NeedsCheckpoint, UsageError, WeightsError
 from zsadbench.group_merging import check_sizes, gumbel_noise, merge_choice, merge_half, merge_to
 from zsadbench.image_anchors import StatePrompts, group_loss, orthogonality_loss, pool_masks, prompt_template, refine
 from zsadbench.loading import from_tensor
+from zsadbench.plan import Request, make_plan
+from zsadbench.results import load
+from zsadbench.runner import run
 from zsadbench.testing import check_method, toy_images
 
 dual_anchor = plugins.load("zsadbench.methods", "dual_anchor")
@@ -55,6 +60,14 @@ SWITCHES = [
     {"groups": (8, 2), "layers": (6, 12)},
     {"crop_from": 70},
 ]
+
+
+class Silent:
+    """A Progress that says nothing."""
+
+    def begin(self, *_: object) -> None: ...
+
+    step = finish_cell = begin
 
 
 class Step:
@@ -508,6 +521,27 @@ def test_encoder_borrows_the_text_tower_that_the_options_name(encoder: Encoder) 
     method.initialise(0)
     assert method.trained.proj_cls.weight.shape == (32, 48)
     assert method.predict(from_tensor(toy_images(1, 96), CATEGORY)).maps.shape == (1, 96, 96)
+
+
+def test_run_records_the_digest_of_both_towers(encoder: Encoder, mvtec_tree: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    save_file(make(encoder, trained_on="visa").trained.state_dict(), weights)
+    options = {"methods": ["dual_anchor"], "datasets": ["mvtec"], "data_root": mvtec_tree, "encoder": "tiny"}
+    fingerprints = set()
+    for text_encoder in ("", "tiny"):
+        changes = {"dual_anchor": {"text_encoder": text_encoder}}
+        request = Request(
+            **options, out=tmp_path / f"run{text_encoder}", checkpoints={"dual_anchor": weights}, changes=changes
+        )
+        plan = make_plan(request)
+        (cell, *_), *_ = plan.groups
+        assert cell.planned.text_sha256 == (encoders.identify("tiny") if text_encoder else "")
+        fingerprints.add(cell.fingerprint)
+    assert len(fingerprints) == 2
+    run(plan, request, Silent())
+    record = load(request.out / "mvtec" / "dual_anchor" / "bottle.json")
+    assert record.status == "done", record.error
+    assert record.encoder["text_sha256"] == record.encoder["sha256"] == encoders.identify("tiny")
 
 
 def test_tower_without_text_is_refused_with_a_remedy() -> None:
