@@ -111,6 +111,9 @@ def run(
     ] = "shuffled",
     allow_leak: Annotated[bool, typer.Option(help="Run checkpoints on data they were trained on, marked.")] = False,
     fail_fast: Annotated[bool, typer.Option(help="Stop at the first failed cell.")] = False,
+    save_maps: Annotated[
+        bool, typer.Option("--save-maps", help="Keep every map for `figure maps`: at most 131 kB an image and method.")
+    ] = False,
     plugins: Plugins = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -148,6 +151,7 @@ def run(
         protocol=protocol,
         allow_leak=allow_leak,
         fail_fast=fail_fast,
+        save_maps=save_maps,
     )
     from zsadbench.progress import console_progress
 

@@ -44,6 +44,12 @@ class GroundTruth:
             self._masks[side] = list(self._pool.map(lambda sample: self._mask(sample, side), self.samples))
         return self._masks[side]
 
+    def native_size(self, index: int) -> tuple[int, int]:
+        """Return (H, W) of a sample's own pixels, without decoding its image. Raises DataError."""
+        sample = self.samples[index]
+        height, width = sample.cut(np.empty(read_header(sample.image)[:2], bool)).shape
+        return height, width
+
     def _mask(self, sample: Sample, side: int | None) -> np.ndarray:
         if sample.label == 0 and side is not None:  # a normal image's mask is empty at any size: do not open the image
             return np.zeros((side, side), bool)
@@ -63,7 +69,7 @@ def evaluate(
     pixel: dict[str, float | None] = dict.fromkeys(metrics.METRICS["pixel"])
     if truth.has_masks:
         counts = metrics.PixelCounts(aupro_limit=protocol.aupro_limit)
-        for start, finished in _finished(truth, method, maps, protocol):
+        for start, finished in finished_maps(truth, method, maps, protocol):
             stop = start + len(finished)
             counts.update(finished, np.stack(truth.masks(_side(method, protocol))[start:stop]), truth.names[start:stop])
         pixel = _defined(counts.compute())
@@ -76,7 +82,7 @@ def _defined(values: dict[str, float | None]) -> dict[str, float | None]:
     return values if values["auroc"] is not None else dict.fromkeys(values)
 
 
-def _finished(
+def finished_maps(
     truth: GroundTruth, method: Method, maps: Iterable[tuple[int, Tensor]], protocol: Protocol
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (first image, maps [B, H, W] at the evaluation size), smoothed, as float32 arrays."""
@@ -86,7 +92,7 @@ def _finished(
             yield start, _numpy(postprocess.finish(predicted, method, (side, side)))
         else:
             for i in range(len(predicted)):
-                size = truth.masks(None)[start + i].shape
+                size = truth.native_size(start + i)
                 yield start + i, _numpy(postprocess.finish(predicted[i : i + 1], method, size))
 
 

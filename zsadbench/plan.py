@@ -45,6 +45,7 @@ class Request:
     protocol: Protocol = field(default_factory=Protocol)
     allow_leak: bool = False
     fail_fast: bool = False
+    save_maps: bool = False  # keep finished maps for figures; no part of the protocol
 
     def changes_of(self, method: type[Method], full: str) -> dict[str, Any]:
         """Return the changed options of a method under its full name; those of its preset win."""

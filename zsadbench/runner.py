@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zsadbench import encoders, methods, recording, results, sampling
+from zsadbench import encoders, methods, recording, results, sampling, saved_maps
 from zsadbench.datasets import Sample
 from zsadbench.encoders import weights as weight_files
 from zsadbench.encoders.base import Encoder
 from zsadbench.errors import NeedsCheckpoint, RecordError, ZsadError
-from zsadbench.evaluation import GroundTruth, evaluate
+from zsadbench.evaluation import GroundTruth, evaluate, finished_maps
 from zsadbench.loading import ChunkStore, ImageBatch, positions
 from zsadbench.methods import Method, Prediction, TrainableMethod, check_prediction
 from zsadbench.plan import Cell, Plan, PlannedMethod, Request
@@ -253,6 +253,9 @@ def _conclude(cell_run: _CellRun, truth: GroundTruth, request: Request) -> Recor
     if isinstance(outcome, ZsadError):
         return _save_failure(cell, outcome, request)
     record = recording.done(cell, cell_run.method, outcome, cell_run.references, request)
+    if request.save_maps:
+        finished = finished_maps(truth, cell_run.method, cell_run.maps_in_order(), request.protocol)
+        saved_maps.save(request.out, record, truth.names, finished)
     scores = [
         ImageScore(name, sample.label, sample.defect, float(score))
         for name, sample, score in zip(truth.names, cell.samples, cell_run.scores, strict=True)
