@@ -18,7 +18,7 @@ from zsadbench import losses
 from zsadbench.datasets import Category
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
-from zsadbench.errors import NeedsCheckpoint, UsageError, WeightsError
+from zsadbench.errors import UsageError
 from zsadbench.methods import (
     Batch,
     EncoderConfig,
@@ -93,36 +93,21 @@ class AprilGan(TrainableMethod):
         """The category where few-shot image scores are min-max normalised over it, else the image."""
         return "category" if self.shots and self.config.few_shot_score == "minmax" else "image"
 
-    def initialise(self, seed: int) -> None:
-        """Draw layers as torch's `Linear` does by default (§4), from a generator of their own."""
-        linear = self._new_layers()
-        generator = torch.Generator().manual_seed(seed)
+    def new_module(self) -> LinearLayers:
+        """Return one linear layer a stage (§4)."""
+        return LinearLayers(len(self.layers), self.encoder.width, self.encoder.joint_width)
+
+    def draw(self, module: LinearLayers, generator: torch.Generator) -> None:
+        """Draw layers as torch's `Linear` does by default (§4)."""
         bound = self.encoder.width**-0.5
-        for parameter in linear.parameters():
+        for parameter in module.parameters():
             nn.init.uniform_(parameter, -bound, bound, generator)
-        self.trained = linear.to(self.encoder.device)
 
-    def load_checkpoint(self, tensors: Mapping[str, Tensor], origin: str) -> None:
-        """Take `fc.{i}.weight` [J, D] and `fc.{i}.bias` [J], alone or below the official `trainable_linearlayer`.
-
-        Raises WeightsError naming the key that is missing, unknown or of another shape.
-        """
+    def own_names(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Take the layers alone, or from below the official `trainable_linearlayer`."""
         prefix = f"{CHECKPOINT_KEY}."
         official = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-        found = official or dict(tensors)
-        linear = self._new_layers()
-        expected = linear.state_dict()
-        for key in sorted(found.keys() | expected.keys()):
-            got = list(found[key].shape) if key in found else "no such tensor"
-            wanted = list(expected[key].shape) if key in expected else "no such tensor"
-            if got != wanted:
-                raise WeightsError(
-                    f"Checkpoint {origin}, key {key!r}: got {got}, expected {wanted} for {len(self.layers)} layers on "
-                    f"{self.encoder.spec}. Choose the checkpoint that belongs to this encoder."
-                )
-        linear.load_state_dict(found)
-        self.trained = linear.to(self.encoder.device)
-        self.trained_on = frozenset({self.config.trained_on})
+        return official or tensors
 
     def remember(self, references: Batch) -> None:
         """Keep the unit patch tokens of the normal reference images of the next category, a memory a layer (§5)."""
@@ -135,11 +120,6 @@ class AprilGan(TrainableMethod):
         Zero-shot, scores are CLIP's own and ignore the maps (§6), which are in 0..number of layers (§5). Few-shot, maps
         add the distances to the memories, and scores are the mean of CLIP's own and of the map's scaled maximum.
         """
-        if self.trained is None:
-            raise NeedsCheckpoint(
-                f"{self.name or 'april_gan'} needs trained linear layers; got none. "
-                f"Give an official checkpoint with --checkpoint {self.name or 'april_gan'}=PATH."
-            )
         text = self.text(batch.category)
         parts = [self.score_part(part, text) for part in batch.split()]
         scores, maps = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -198,21 +178,18 @@ class AprilGan(TrainableMethod):
 
         Logits are upsampled before the softmax (specs/methods/april_gan.md §5).
         """
-        logits = abnormal_logit(unit(self.trained(tokens, stage)), text, self.config.logit_scale)
+        logits = abnormal_logit(unit(self.ready()(tokens, stage)), text, self.config.logit_scale)
         grid = logits.unflatten(1, (self.encoder.grid, self.encoder.grid))
         return resize_maps(grid, self.encoder.size, self.align_corners).sigmoid()
-
-    def _new_layers(self) -> LinearLayers:
-        return LinearLayers(len(self.layers), self.encoder.width, self.encoder.joint_width)
 
 
 class LinearLayers(nn.Module):
     """One linear map from the visual width D to the joint width J a stage, under the official names (§4, §9)."""
 
     def __init__(self, stages: int, width: int, joint_width: int) -> None:
-        """Make layers without values: they are drawn or loaded next."""
+        """Make the layers."""
         super().__init__()
-        self.fc = nn.ModuleList(nn.utils.skip_init(nn.Linear, width, joint_width) for _ in range(stages))
+        self.fc = nn.ModuleList(nn.Linear(width, joint_width) for _ in range(stages))
 
     def forward(self, tokens: Tensor, stage: int) -> Tensor:
         """Map tokens [B, L, D] of the i-th stage to [B, L, J]."""

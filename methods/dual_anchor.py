@@ -14,7 +14,7 @@ which features the group loss averages, constants of focal and Dice loss, smooth
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -24,11 +24,10 @@ from torch.nn import functional
 
 from zsadbench import losses
 from zsadbench.datasets import Category
-from zsadbench.encoders import weights
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest
 from zsadbench.encoders.text import TextEncoder
-from zsadbench.errors import NeedsCheckpoint, UsageError, WeightsError
+from zsadbench.errors import UsageError, WeightsError
 from zsadbench.group_merging import MergeBlock, Merged, check_sizes, gumbel_noise, run_blocks
 from zsadbench.image_anchors import (
     RefinerForm,
@@ -160,18 +159,14 @@ class DualAnchor(TrainableMethod):
         self.request = FeatureRequest(tokens=frozenset(self.layers), cls=True)
         self.align_corners, self.sigma = config.align_corners, config.sigma
 
-    def initialise(self, seed: int) -> None:
-        """Draw weights by the rules of §3 and §4 (§16.10 for the update), from a generator of their own."""
-        network = self._new_network().to_empty(device="cpu")
-        network.draw(torch.Generator().manual_seed(seed), self._shared_projection())
-        self.trained = network.to(self.encoder.device)
+    def new_module(self) -> Network:
+        """Return everything trainable, under the names of §16.22."""
+        tower = self.text_tower
+        return Network(self.config, len(self.layers), self.encoder.width, tower.width, tower.joint_width)
 
-    def load_checkpoint(self, tensors: Mapping[str, Tensor], origin: str) -> None:
-        """Take our own checkpoint (names of §16.22). Raises WeightsError naming what does not fit."""
-        network = self._new_network()
-        weights.load_into(network, {name: tensor.clone() for name, tensor in tensors.items()}, origin)
-        self.trained = network.to(self.encoder.device)
-        self.trained_on = frozenset({self.config.trained_on})
+    def draw(self, module: Network, generator: torch.Generator) -> None:
+        """Draw weights by the rules of §3 and §4 (§16.10 for the update)."""
+        module.draw(generator, self._shared_projection())
 
     def predict(self, batch: Batch) -> Prediction:
         """Score B images: scores [B] and maps [B, S, S], all in 0..1 (§5, §6)."""
@@ -225,7 +220,7 @@ class DualAnchor(TrainableMethod):
         self, batch: Batch | TrainingBatch, categories: Sequence[Category], noise: Sequence[Tensor] | None = None
     ) -> Forward:
         """Run the model on B images with a category each; differentiable. Raises NeedsCheckpoint."""
-        network = self._network()
+        network = self.ready()
         patches, token = self._visual(batch)
         merged = network.merge(patches, noise)
         anchors = merged.groups if merged else network.anchors["static"].expand(len(token), -1, -1)
@@ -252,7 +247,7 @@ class DualAnchor(TrainableMethod):
 
     def _text(self, categories: Sequence[Category], anchors: Tensor) -> Tensor:
         """Return the unit text features of each image's own prompts: [B, 2, J]."""
-        network, tower = self._network(), self.text_tower
+        network, tower = self.ready(), self.text_tower
         nouns = [prompt_noun(category, self.config.noun) for category in categories]
         # Without anchors in them, prompts depend on the class alone: one pair a class is computed.
         rows = nouns if self.config.dsp else list(dict.fromkeys(nouns))
@@ -284,20 +279,6 @@ class DualAnchor(TrainableMethod):
             return []
         patches = self.encoder.grid**2
         return [gumbel_noise((len(batch), patches, size), batch.generator) for size in self.config.groups]
-
-    def _network(self) -> Network:
-        if self.trained is None:
-            name = self.name or "dual_anchor"
-            raise NeedsCheckpoint(
-                f"{name} needs trained weights, and none were published. Train it with `zsadbench train --method "
-                f"{name} --dataset {self.config.trained_on}`, or give your own with --checkpoint {name}=PATH."
-            )
-        return self.trained
-
-    def _new_network(self) -> Network:
-        tower = self.text_tower
-        with torch.device("meta"):  # neither time nor random numbers are spent on weights that are replaced
-            return Network(self.config, len(self.layers), self.encoder.width, tower.width, tower.joint_width)
 
     def _shared_projection(self) -> Tensor | None:
         """Return the matrix [J, C] that takes the image tower into the text's space, if the two share one (§4.3)."""
@@ -376,7 +357,6 @@ class Network(nn.Module):
             sets.append(self.proj_assign(merged.patches) if down else merged.patches)
         return sets
 
-    @torch.no_grad()
     def draw(self, generator: torch.Generator, projection: Tensor | None) -> None:
         """Draw every parameter; `projection` [J, C], where given, is the start of all maps from patches to text."""
         for name, parameter in self.named_parameters():

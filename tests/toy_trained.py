@@ -35,15 +35,12 @@ class Toy(TrainableMethod):
     preprocess = Preprocess(size=32)
     free_options = frozenset({"sigma", "explode"})
 
-    def initialise(self, seed):
-        self.trained = Weights(self.config.width)
-        with torch.no_grad():
-            self.trained.scale.normal_(generator=torch.Generator().manual_seed(seed))
+    def new_module(self):
+        return Weights(self.config.width)
 
-    def load_checkpoint(self, tensors, origin):
-        self.trained = Weights(self.config.width)
-        self.trained.load_state_dict(tensors)
-        self.trained_on = frozenset({self.config.trained_on})
+    def draw(self, module, generator):
+        module.scale.normal_(generator=generator)
+        module.shift.zero_()
 
     def probability(self, images):
         return torch.sigmoid(images.mean(1) * self.trained.scale.mean() + self.trained.shift.mean())

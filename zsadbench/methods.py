@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, 
 
 from zsadbench import options, plugins
 from zsadbench.encoders.features import FeatureRequest, Features
-from zsadbench.errors import ContractError, PluginError, UnknownName
+from zsadbench.errors import ContractError, NeedsCheckpoint, PluginError, UnknownName
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -205,9 +205,18 @@ class TrainableMethod(Method):
         recipe: TrainRecipe = self.config.recipe
         return recipe
 
+    @property
+    def device(self) -> str:
+        """Where the trained part lies: with the encoder, on the CPU where there is none."""
+        return self.encoder.device if self.encoder is not None else "cpu"
+
     @abstractmethod
-    def initialise(self, seed: int) -> None:
-        """Set `trained` to fresh weights on the encoder's device, as at the start of a training."""
+    def new_module(self) -> Module:
+        """Return the trainable part without meaningful values; it is called with torch's device set to "meta"."""
+
+    @abstractmethod
+    def draw(self, module: Any, generator: Generator) -> None:
+        """Fill a new module on the CPU with fresh values, as at the start of a training."""
 
     @abstractmethod
     def loss(self, batch: TrainingBatch, labels: Tensor, masks: Tensor, stage: str = "") -> dict[str, Tensor]:
@@ -216,9 +225,41 @@ class TrainableMethod(Method):
         labels: [B] int64, 1 is anomalous; masks: [B, S, S] float32 of 0 and 1, at the input size.
         """
 
-    @abstractmethod
+    def own_names(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return a checkpoint's tensors under the names of `trained`; override it where official files differ."""
+        return tensors
+
+    def initialise(self, seed: int) -> None:
+        """Set `trained` to fresh weights that depend on the seed alone."""
+        import torch
+
+        with torch.device("meta"):  # neither time nor random numbers are spent on values that are replaced
+            module = self.new_module()
+        module = module.to_empty(device="cpu")
+        with torch.no_grad():
+            self.draw(module, torch.Generator().manual_seed(seed))
+        self.trained = module.to(self.device)
+
     def load_checkpoint(self, tensors: Mapping[str, Tensor], origin: str) -> None:
-        """Set `trained` from official or our own key names; raises WeightsError naming the key that does not fit."""
+        """Set `trained` from official or our own key names; raises WeightsError naming the keys that do not fit."""
+        import torch
+
+        from zsadbench.encoders import weights
+
+        with torch.device("meta"):
+            module = self.new_module()
+        weights.load_into(module, {name: tensor.clone() for name, tensor in self.own_names(tensors).items()}, origin)
+        self.trained = module.to(self.device)
+        self.trained_on = frozenset({self.config.trained_on})
+
+    def ready(self) -> Any:
+        """Return `trained`. Raises NeedsCheckpoint that says how to get weights."""
+        if self.trained is None:
+            raise NeedsCheckpoint(
+                f"{self.name} needs trained weights; got none. Train them with `zsadbench train --method {self.name} "
+                f"--dataset {self.config.trained_on} --out FOLDER`, or give some with --checkpoint {self.name}=PATH."
+            )
+        return self.trained
 
 
 AnyMethod = TypeVar("AnyMethod", bound=type[Method])
