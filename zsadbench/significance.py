@@ -1,0 +1,189 @@
+"""Which methods differ: average ranks, the Friedman test, Nemenyi's critical difference, Wilcoxon tests with Holm.
+
+Blocks are what methods are compared over: datasets where there are at least `FEWEST_BLOCKS` of them, else categories
+(categories of one dataset are less independent than datasets, so the kind is always told). Only categories where every
+method has a value count. Procedure: Demsar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7
+(2006), and Benavoli et al., "Should We Really Use Post-Hoc Tests Based on Mean-Ranks?", JMLR 17 (2016).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zsadbench.errors import MissingDependency, RecordError
+from zsadbench.results import Record, mean
+from zsadbench.rows import SCOPES, Name, check_protocols, identity, name_methods, settle
+
+Floats = NDArray[np.float64]
+BlockKind = Literal["dataset", "category"]
+
+ALPHA = 0.05
+FEWEST_BLOCKS = 5  # below it no test is made: two methods cannot reach p < 0.1 in a Wilcoxon test over 4 blocks
+
+
+@dataclass(frozen=True)
+class Tests:
+    """Tests over the blocks of a ranking; methods are in the order of the ranking."""
+
+    friedman: float | None  # chi-square statistic; None for two methods
+    friedman_p: float | None
+    nemenyi_p: Floats  # [M, M], 1 on the diagonal
+    critical_difference: float  # of average ranks, at ALPHA (Nemenyi)
+    wilcoxon_p: Floats  # [M, M], two-sided, corrected by Holm over all pairs; 1 on the diagonal
+
+    def groups(self) -> list[tuple[int, int]]:
+        """Return (first, last) of the longest runs of methods, at least two, that Nemenyi's test does not tell apart."""
+        return _alike(self.nemenyi_p)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Methods by average rank on one metric, the best first."""
+
+    level: str  # "image" or "pixel"
+    metric: str
+    names: tuple[Name, ...]  # M methods
+    settings: tuple[str, ...]  # "0-shot" and the like
+    average_ranks: Floats  # [M], 1 is best; ties share their mean rank
+    kind: BlockKind
+    blocks: tuple[str, ...]  # names of the B blocks, "mvtec" or "mvtec/bottle"
+    values: Floats  # [B, M] of the metric, 0..1
+    left_out: tuple[str, ...]  # categories that some method lacks
+    tests: Tests | None  # None where there are too few blocks
+
+
+def analyse(records: Iterable[Record], level: str, metric: str) -> Ranking:
+    """Rank the methods of some records on one metric; rows whose checkpoint leaked do not take part.
+
+    Raises RecordError for records that must not be compared, fewer than two methods, or no category that all of them
+    have; MissingDependency without the packages of the extra `report`.
+    """
+    records = [record for record in settle(records) if record.status == "done" and not record.setting.get("leak")]
+    check_protocols(records)
+    names = name_methods(records)
+    cells: dict[tuple[str, str], dict[tuple[str, str], float | None]] = {}
+    settings = {}
+    for record in records:
+        key = identity(record)
+        settings[key] = f"{record.setting.get('shots', 0)}-shot{SCOPES[record.setting.get('scope', 'image')]}"
+        cells.setdefault(key, {})[record.dataset, record.category] = getattr(record, level).get(metric)
+    if len(cells) < 2:
+        raise RecordError(f"got finished results of {len(cells)} methods; a comparison needs two. Run another method.")
+    places = sorted({place for found in cells.values() for place in found})
+    common = [place for place in places if all(found.get(place) is not None for found in cells.values())]
+    if not common:
+        raise RecordError(
+            f"no category has {level} {metric} for all of {', '.join(names[key].cli for key in cells)}; "
+            "run them on the same data, or leave some out."
+        )
+    kind, blocks = _blocks(common)
+    values = np.array([[_mean(found, block) for found in cells.values()] for block in blocks.values()])
+    ranks = _average_ranks(values)
+    order = np.argsort(ranks, kind="stable")
+    keys = [list(cells)[i] for i in order]
+    values = values[:, order]
+    return Ranking(
+        level,
+        metric,
+        tuple(names[key] for key in keys),
+        tuple(settings[key] for key in keys),
+        ranks[order],
+        kind,
+        tuple(blocks),
+        values,
+        tuple("/".join(place) for place in places if place not in common),
+        _tests(values) if len(blocks) >= FEWEST_BLOCKS else None,
+    )
+
+
+def _blocks(places: Sequence[tuple[str, str]]) -> tuple[BlockKind, dict[str, list[tuple[str, str]]]]:
+    """Return the kind of block, and the categories of each."""
+    by_dataset: dict[str, list[tuple[str, str]]] = {}
+    for place in places:
+        by_dataset.setdefault(place[0], []).append(place)
+    if len(by_dataset) >= FEWEST_BLOCKS:
+        return "dataset", by_dataset
+    return "category", {"/".join(place): [place] for place in places}
+
+
+def _mean(values: dict[tuple[str, str], float | None], block: Sequence[tuple[str, str]]) -> float:
+    average, _, _ = mean(values[place] for place in block)
+    assert average is not None  # blocks hold categories that every method has
+    return average
+
+
+def _average_ranks(values: Floats) -> Floats:
+    from scipy.stats import rankdata
+
+    ranks: Floats = rankdata(-values, axis=1).mean(axis=0)
+    return ranks
+
+
+def _tests(values: Floats) -> Tests:
+    """Test values [B, M], methods sorted by average rank."""
+    from scipy.stats import friedmanchisquare, studentized_range
+
+    try:
+        from scikit_posthocs import posthoc_nemenyi_friedman
+    except ImportError as error:
+        raise MissingDependency(
+            f'Significance tests need scikit-posthocs ({error}). Install it: pip install "zsadbench[report]".'
+        ) from error
+    blocks, methods = values.shape
+    differ = methods > 2 and bool(np.ptp(values, axis=1).any())  # the statistic of nothing but ties is 0 / 0
+    friedman = friedmanchisquare(*values.T) if differ else None
+    quantile = float(studentized_range.ppf(1 - ALPHA, methods, np.inf)) / np.sqrt(2)
+    return Tests(
+        friedman=float(friedman.statistic) if friedman else None,
+        friedman_p=float(friedman.pvalue) if friedman else None,
+        nemenyi_p=np.asarray(posthoc_nemenyi_friedman(-values), np.float64),
+        critical_difference=float(quantile * np.sqrt(methods * (methods + 1) / (6 * blocks))),  # Demsar, §3.2.2
+        wilcoxon_p=_wilcoxon_holm(values),
+    )
+
+
+def _wilcoxon_holm(values: Floats) -> Floats:
+    """Return two-sided p values [M, M] of paired tests over the blocks, corrected for all pairs."""
+    from scipy.stats import wilcoxon
+
+    pairs = list(combinations(range(values.shape[1]), 2))
+    differences = [values[:, i] - values[:, j] for i, j in pairs]
+    raw = [float(wilcoxon(d, zero_method="zsplit").pvalue) if d.any() else 1.0 for d in differences]
+    return matrix(values.shape[1], holm(raw))
+
+
+def holm(p: Sequence[float]) -> Floats:
+    """Return p values corrected by Holm's step-down method. Raises MissingDependency without the extra `report`."""
+    try:
+        from statsmodels.stats.multitest import multipletests
+    except ImportError as error:
+        raise MissingDependency(
+            f'Corrected p values need statsmodels ({error}). Install it: pip install "zsadbench[report]".'
+        ) from error
+    return np.asarray(multipletests(p, method="holm")[1], np.float64)
+
+
+def matrix(methods: int, p: Sequence[float] | Floats) -> Floats:
+    """Return a symmetric matrix [M, M] of one value per pair, in the order of `combinations`; 1 on the diagonal."""
+    found = np.ones((methods, methods))
+    for (i, j), value in zip(combinations(range(methods), 2), p, strict=True):
+        found[i, j] = found[j, i] = value
+    return found
+
+
+def _alike(p: Floats) -> list[tuple[int, int]]:
+    """Return (first, last) of the longest runs whose pairs all have p >= ALPHA, at least two methods each."""
+    runs: list[tuple[int, int]] = []
+    for first in range(len(p)):
+        last = first
+        while last + 1 < len(p) and (p[first : last + 2, first : last + 2] >= ALPHA).all():
+            last += 1
+        if last > first and (not runs or last > runs[-1][1]):
+            runs.append((first, last))
+    return runs
