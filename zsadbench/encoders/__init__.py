@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from zsadbench.encoders.text import TextEncoder
 
 Weights = Mapping[str, str | Path]  # SPEC -> local weight file
+RANDOM = "random"  # stands for the SHA-256 of random weights, so that every record tells
 
 
 class EncoderListing(NamedTuple):
@@ -54,19 +55,25 @@ def load(
     precision: str = "fp32",
     device: str = "cpu",
     weights: Weights | None = None,
+    random_weights: bool = False,
 ) -> Encoder:
     """Return the encoder of a SPEC.
 
     size: side of the input in pixels, a multiple of the patch side; None for the model's own. activation: "gelu" or
     "quickgelu"; None for what the weights were trained with. pos_embed: "bicubic_antialias", "bicubic" or "bilinear",
     the rule that resizes the position embedding from its native grid. precision: "fp32", "bf16" or "fp16" autocast
-    over float32 weights. weights: local files by SPEC; a SPEC without one is downloaded by its library.
+    over float32 weights. weights: local files by SPEC; a SPEC without one is downloaded by its library, or with
+    `random_weights` gets random ones (sha256 "random"), which is enough to measure what it costs.
     Raises WeightsError where weights are missing or do not fit, UsageError for a wrong name or size.
     """
     library, name = _parse(spec, weights)
     from zsadbench.encoders.base import Options  # here, because it imports torch
 
     options = Options(size, activation, pos_embed, precision, device)
+    if random_weights and _has_no_file(library, spec, weights):
+        from zsadbench.encoders import random
+
+        return random.load(library, name, spec=spec, options=options)
     if library == "open_clip":
         from zsadbench.encoders import open_clip
 
@@ -82,10 +89,19 @@ def load(
 
 
 def load_text(
-    spec: str, *, precision: str = "fp32", device: str = "cpu", weights: Weights | None = None
+    spec: str,
+    *,
+    precision: str = "fp32",
+    device: str = "cpu",
+    weights: Weights | None = None,
+    random_weights: bool = False,
 ) -> TextEncoder:
     """Return the text tower of a SPEC alone; arguments and errors are those of `load`."""
     library, name = _parse(spec, weights)
+    if library == "open_clip" and random_weights and _has_no_file(library, spec, weights):
+        from zsadbench.encoders import random
+
+        return random.load_text(name, spec=spec, precision=precision, device=device)
     if library == "open_clip":
         from zsadbench.encoders import open_clip
 
@@ -100,7 +116,12 @@ def load_text(
 
 
 def load_for(
-    config: object, *, device: str = "cpu", precision: str = "fp32", weights: Weights | None = None
+    config: object,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    weights: Weights | None = None,
+    random_weights: bool = False,
 ) -> Encoder | None:
     """Return the encoder that a method's options (`zsadbench.methods.EncoderConfig`) name, None if they name none.
 
@@ -116,17 +137,20 @@ def load_for(
         precision=precision,
         device=device,
         weights=weights,
+        random_weights=random_weights,
     )
     spec = getattr(config, "text_encoder", "")
     if spec:
-        text = load_text(spec, precision=precision, device=device, weights=weights)
-        encoder.borrow_text(text, spec, identify(spec, weights))
+        text = load_text(spec, precision=precision, device=device, weights=weights, random_weights=random_weights)
+        encoder.borrow_text(text, spec, identify(spec, weights, random_weights))
     return encoder
 
 
-def identify(spec: str, weights: Weights | None = None) -> str:
+def identify(spec: str, weights: Weights | None = None, random_weights: bool = False) -> str:
     """Return the SHA-256 of the weights that `load` would use, as hexadecimal digits; builds no model."""
     library, name = _parse(spec, weights)
+    if random_weights and _has_no_file(library, spec, weights):
+        return RANDOM
     if library == "open_clip":
         from zsadbench.encoders import open_clip
         from zsadbench.encoders.weights import sha256
@@ -141,6 +165,11 @@ def identify(spec: str, weights: Weights | None = None) -> str:
     from zsadbench.encoders import demo, tiny
 
     return demo.sha256() if spec == "demo" else tiny.sha256()
+
+
+def _has_no_file(library: str, spec: str, weights: Weights | None) -> bool:
+    """Tell whether the weights of a SPEC would have to be downloaded: none ship, and none are given."""
+    return bool(library) and spec not in (weights or ())
 
 
 def _parse(spec: str, weights: Weights | None) -> tuple[str, str]:

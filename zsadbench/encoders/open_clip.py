@@ -57,7 +57,7 @@ class ClipBlock(Block):
 
 def load(name: str, tag: str, *, spec: str, options: Options, weights: Mapping[str, str | Path] | None) -> Encoder:
     """Return the encoder of an open_clip model name and pretrained tag; see `zsadbench.encoders.load`."""
-    config, pretrained = _trained_config(name, tag, spec)
+    config, pretrained = trained_config(name, tag, spec)
     path = resolve(name, tag, spec=spec, weights=weights)
     return build(
         config,
@@ -74,9 +74,9 @@ def load_text(
     name: str, tag: str, *, spec: str, precision: str, device: str, weights: Mapping[str, str | Path] | None
 ) -> TextEncoder:
     """Return the text tower alone; see `zsadbench.encoders.load_text`."""
-    config, _ = _trained_config(name, tag, spec)
+    config, _ = trained_config(name, tag, spec)
     tensors = weight_files.read(resolve(name, tag, spec=spec, weights=weights))
-    text = {key: tensor for key, tensor in tensors.items() if not key.startswith("visual.") and key != "logit_scale"}
+    text = {key: tensor for key, tensor in tensors.items() if is_text(key)}
     return text_from_config(config, text, precision=precision, device=device)
 
 
@@ -90,6 +90,17 @@ def resolve(name: str, tag: str, *, spec: str, weights: Mapping[str, str | Path]
     wanted = f"{hub}open_clip_model.safetensors" if hub.endswith("/") else hub
     source = f"the file {wanted} of the Hugging Face hub" if hub else f"the file {pretrained.get('url', '')}"
     return weight_files.resolve(spec, weights, lambda: open_clip.download_pretrained(pretrained), source)
+
+
+def shapes(config: Mapping[str, Any]) -> dict[str, torch.Size]:
+    """Return the shape of every tensor of the state dict that a config asks for."""
+    clip = _skeleton(config, "quickgelu" if config.get("quick_gelu") else "gelu")
+    return {name: tensor.shape for name, tensor in clip.state_dict().items()}
+
+
+def is_text(key: str) -> bool:
+    """Tell whether a key of the state dict belongs to the text tower."""
+    return not key.startswith("visual.") and key != "logit_scale"
 
 
 def from_config(
@@ -164,7 +175,7 @@ def _config(name: str) -> dict[str, Any]:
     return dict(config)
 
 
-def _trained_config(name: str, tag: str, spec: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def trained_config(name: str, tag: str, spec: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the config of a model as its tag was trained, and what open_clip knows of the tag."""
     config, pretrained = _config(name), open_clip.get_pretrained_cfg(name, tag)
     _check_supported(config, spec)

@@ -110,6 +110,17 @@ def resolve(name: str, *, spec: str, weights: Mapping[str, str | Path] | None) -
     )
 
 
+def config(name: str) -> dict[str, Any]:
+    """Return the config of a model name, as `from_config` takes it."""
+    return {"model": name, "kwargs": {"num_classes": _joint_classes(name, _pretrained(name))}}
+
+
+def shapes(config: Mapping[str, Any], spec: str) -> dict[str, torch.Size]:
+    """Return the shape of every tensor of the state dict that a config asks for."""
+    model = _skeleton(config["model"], config.get("kwargs", {}), spec, Options())
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+
+
 def from_config(
     config: Mapping[str, Any],
     tensors: Mapping[str, Tensor],

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 
-import open_clip
-import torch
 from torch import Tensor
 
 from zsadbench.encoders import open_clip as clip_layout
+from zsadbench.encoders import random
 from zsadbench.encoders.base import Encoder, Options
 
 SEED = 0
@@ -33,23 +31,5 @@ def sha256() -> str:
 
 
 def tensors() -> dict[str, Tensor]:
-    """Return the random state dict: unit-variance signals, so that every block matters and no softmax saturates."""
-    with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in open_clip.CLIP(**CONFIG).state_dict().items()}
-    generator = torch.Generator().manual_seed(SEED)
-    return {name: _draw(name, shape, generator) for name, shape in sorted(shapes.items())}
-
-
-def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """Return one random tensor, scaled by its role."""
-    if name == "logit_scale":
-        return torch.tensor(100.0).log()  # that of every released CLIP
-    values = torch.randn(shape, generator=generator)
-    if len(shape) == 1 and name.endswith("weight"):  # layer norms
-        return 1 + 0.1 * values
-    if len(shape) == 1 and name.endswith("bias"):
-        return 0.1 * values
-    if "embedding" in name:
-        return values if len(shape) == 1 else 0.5 * values
-    fan_in: int = shape[0] if name.endswith("proj") else values[0].numel()  # projections multiply from the right
-    return values / math.sqrt(fan_in)
+    """Return the random state dict."""
+    return random.draw(clip_layout.shapes(CONFIG), SEED)
