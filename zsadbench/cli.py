@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zsadbench import cli_data, cli_train
+from zsadbench import cli_data, cli_figure, cli_train
 from zsadbench.cli_options import (
     AsJson,
     Categories,
@@ -45,6 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cli_data.app, name="data")
+app.add_typer(cli_figure.app, name="figure")
 app.command("train")(cli_train.train)
 
 

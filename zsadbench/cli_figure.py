@@ -1,0 +1,51 @@
+"""`zsadbench figure`: maps, efficiency, ranks and study as PNG, PDF or SVG. No logic lives here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zsadbench.cli_options import DataRoot, Plugins, add_plugins, names_of, say
+
+if TYPE_CHECKING:
+    from zsadbench.figures.drawing import Drawing
+
+app = typer.Typer(help="Draw figures for print from runs and studies.", no_args_is_help=True)
+
+Runs = Annotated[list[Path], typer.Argument(help="Run folders; their records are shown together.")]
+Out = Annotated[Path, typer.Option("--out", help="Picture file: .png, .pdf or .svg.")]
+
+
+@app.command()
+def maps(
+    runs: Runs,
+    out: Out,
+    dataset: Annotated[str, typer.Option(help="Name, or NAME=FOLDER; may be left out where a run has one.")] = "",
+    category: Annotated[str, typer.Option(help="May be left out where the dataset has one.")] = "",
+    samples: Annotated[str, typer.Option(help="worst, random, first, or names separated by commas.")] = "worst",
+    count: Annotated[int, typer.Option(min=1, help="How many samples, unless they are named.")] = 6,
+    methods: Annotated[str, typer.Option(help="Columns, in this order; by default all methods.")] = "",
+    overlay: Annotated[bool, typer.Option("--overlay", help="Lay heat-maps on the image in grey.")] = False,
+    data_root: DataRoot = None,
+    plugins: Plugins = None,
+) -> None:
+    """Draw image, ground truth and a heat-map a method for samples of a category; needs `run --save-maps`."""
+    add_plugins(plugins)
+    from zsadbench import datasets
+    from zsadbench.figures import drawing, map_grid, map_samples
+
+    drawing.check_suffix(out)
+    name, category = map_samples.place(runs, dataset.partition("=")[0], category)
+    found = map_samples.find(runs, name, category, names_of(methods, "--methods") if methods else ())
+    data = datasets.create(dataset or name, data_root)
+    chosen = map_samples.choose(found, data, names_of(samples, "--samples"), count)
+    _save(map_grid.draw(map_grid.collect(found, data, chosen), overlay), out)
+
+
+def _save(drawing: Drawing, out: Path) -> None:
+    from zsadbench.figures.drawing import save
+
+    save(drawing.figure, out)
+    say(f"{out}. Caption: {drawing.caption}")
