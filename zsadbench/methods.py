@@ -16,6 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, 
 from zsadbench import options, plugins
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.errors import ContractError, NeedsCheckpoint, PluginError, UnknownName
+from zsadbench.recipes import Augmentation as Augmentation  # recipes.py says how a TrainableMethod is trained
+from zsadbench.recipes import MultiStep as MultiStep
+from zsadbench.recipes import Stage as Stage
+from zsadbench.recipes import TrainRecipe as TrainRecipe
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -164,29 +168,6 @@ class TrainingBatch(Protocol):
 
     def __len__(self) -> int:
         """Return B, the number of images."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of a training: what is optimised, how, and for how long."""
-
-    epochs: int
-    lr: float
-    name: str = ""  # passed to `loss`, for methods whose stages have different losses
-    parameters: tuple[str, ...] = ("",)  # prefixes of names in `trained`; "" is all of them
-    optimiser: Literal["adam", "adamw"] = "adam"
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.0
-
-
-@dataclass(frozen=True)
-class TrainRecipe:
-    """How a method is trained; part of its options, so that another recipe is another preset."""
-
-    stages: tuple[Stage, ...]
-    batch_size: int
-    shuffle: bool = True  # drawn from the seed, anew each epoch; False: the dataset's order
-    mosaic: float = 0.0  # chance that an image becomes a 2 x 2 mosaic of its category (specs/methods/april_gan.md §8)
 
 
 class TrainableMethod(Method):

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 
 from zsadbench import __version__, checkpoints
 from zsadbench.checkpoints import Epoch
@@ -117,9 +118,11 @@ class _Loop:
         self.method, self.recipe, self.device = job.method, job.method.recipe, job.request.device
         assert self.method.trained is not None
         self.trained = self.method.trained.train()
-        self.steps = -(-len(job.samples) // self.recipe.batch_size)  # an epoch
+        sizes = map(self.recipe.batch_size_of, range(len(self.recipe.stages)))
+        self.steps = [-(-len(job.samples) // size) for size in sizes]  # in an epoch of each stage
         self.position = Position()
         self.optimiser: torch.optim.Optimizer | None = None
+        self.schedule: LambdaLR | None = None
 
     def run(self) -> Position:
         """Train to the end and return the final position, with the loss curve."""
@@ -127,8 +130,8 @@ class _Loop:
         if saved is not None:
             self.position = Position(**saved["position"])
             self.trained.load_state_dict(saved["trained"])
-        done = self.position.step + len(self.position.epochs) * self.steps
-        total = self.steps * sum(stage.epochs for stage in self.recipe.stages)
+        done = self.position.step + sum(self.steps[epoch["stage"]] for epoch in self.position.epochs)
+        total = sum(steps * stage.epochs for steps, stage in zip(self.steps, self.recipe.stages, strict=True))
         self.progress.begin(f"{self.job.facts['method']} on {self.job.dataset.name}", total, done)
         while self.position.stage < len(self.recipe.stages):
             stage = self.recipe.stages[self.position.stage]
@@ -136,20 +139,29 @@ class _Loop:
             if saved is not None and saved["optimiser"] is not None:
                 self.optimiser.load_state_dict(saved["optimiser"])
             saved = None
+            self.schedule = self.rates(stage)
             while self.position.epoch < stage.epochs:
                 self.run_epoch(stage)
             self.position.stage, self.position.epoch, self.optimiser = self.position.stage + 1, 0, None
         self.trained.eval()
         return self.position
 
+    def rates(self, stage: Stage) -> LambdaLR:
+        """Set the optimiser's learning rates to those of the position, and return what moves them on."""
+        assert self.optimiser is not None
+        steps, schedule = self.steps[self.position.stage], stage.schedule
+        done, total = self.position.epoch * steps + self.position.step, stage.epochs * steps
+        factor = (lambda step: 1.0) if schedule is None else (lambda step: schedule.factor(step, total))
+        return LambdaLR(self.optimiser, factor, last_epoch=done - 1)
+
     def run_epoch(self, stage: Stage) -> None:
         """Run what is left of an epoch, and save the state after it."""
-        position, meter = self.position, Meter(self.device)
+        position, steps, meter = self.position, self.steps[self.position.stage], Meter(self.device)
         for batch in self.data.batches(self.recipe, Place(position.stage, position.epoch), position.step):
             self.run_step(batch, stage)
             position.step += 1
             position.seconds += meter.lap()
-            if position.step % self.save_every == 0 and position.step < self.steps:
+            if position.step % self.save_every == 0 and position.step < steps:
                 self.save()
         terms = {name: total / len(self.job.samples) for name, total in position.sums.items()}
         loss = math.fsum(terms.values())
@@ -161,7 +173,7 @@ class _Loop:
 
     def run_step(self, batch: TrainingStep, stage: Stage) -> None:
         """Take one optimiser step. Raises Diverged naming the step and the batch's files."""
-        assert self.optimiser is not None
+        assert self.optimiser is not None and self.schedule is not None
         terms = self.method.loss(batch, batch.labels, batch.masks, stage.name)
         loss = torch.stack(list(terms.values())).sum()
         values = {name: float(term.detach()) for name, term in terms.items()}
@@ -170,6 +182,7 @@ class _Loop:
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         self.optimiser.step()
+        self.schedule.step()
         for name, value in values.items():
             self.position.sums[name] = self.position.sums.get(name, 0.0) + value * len(batch)
         self.progress.step(math.fsum(values.values()))
@@ -187,10 +200,11 @@ class _Loop:
     def _diverged(self, values: Mapping[str, float], batch: TrainingStep) -> str:
         position = self.position
         terms = ", ".join(f"{name} {value}" for name, value in values.items())
+        files = ", ".join(map(str, batch.files))
         return (
             f"{self.job.facts['method']}: the loss is no finite number ({terms}) in stage {position.stage + 1}, epoch "
-            f"{position.epoch + 1}, step {position.step + 1} of {self.steps}, on {', '.join(map(str, batch.files))}. "
-            "Look at these images, or lower the learning rate in the recipe."
+            f"{position.epoch + 1}, step {position.step + 1} of {self.steps[position.stage]}, on {files}. Look at "
+            "these images, or lower the learning rate in the recipe."
         )
 
 

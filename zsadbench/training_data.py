@@ -109,15 +109,14 @@ class TrainingData:
 
     def batches(self, recipe: TrainRecipe, place: Place, first: int = 0) -> Iterator[TrainingStep]:
         """Yield the batches of one epoch from the `first` on; while one is used, the next is read."""
-        examples = self.examples(recipe, place)
-        starts = range(0, len(examples), recipe.batch_size)
+        examples, size = self.examples(recipe, place), recipe.batch_size_of(place.stage)
         ahead: TrainingStep | None = None
-        for step, start in list(enumerate(starts))[first:]:
-            ready = ahead or self._read(examples[start : start + recipe.batch_size], place, step)
-            following = start + recipe.batch_size
+        for step, start in list(enumerate(range(0, len(examples), size)))[first:]:
+            ready = ahead or self._read(examples[start : start + size], place, step)
+            following = start + size
             ahead = None
             if following < len(examples):
-                ahead = self._read(examples[following : following + recipe.batch_size], place, step + 1)
+                ahead = self._read(examples[following : following + size], place, step + 1)
             yield ready
 
     def examples(self, recipe: TrainRecipe, place: Place) -> list[Example]:

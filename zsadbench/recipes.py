@@ -1,0 +1,78 @@
+"""How a method is trained, as values: stages, learning-rate schedules and augmentations. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+
+class Schedule(Protocol):
+    """How the learning rates of a stage change, from the position alone, so that a resumed training needs no state.
+
+    Schedules are frozen dataclasses: their fields go into the card of a checkpoint.
+    """
+
+    def factor(self, step: int, steps: int) -> float:
+        """Return what multiplies every learning rate in optimiser step `step`, from 0, of a stage of `steps`."""
+
+
+@dataclass(frozen=True)
+class MultiStep:
+    """Multiply the learning rates by `gamma` after each of some numbers of optimiser steps of the stage."""
+
+    milestones: tuple[int, ...]  # ascending
+    gamma: float
+
+    def factor(self, step: int, steps: int) -> float:
+        """Return gamma to the number of milestones that have been passed."""
+        return self.gamma ** bisect_right(self.milestones, step)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of single training images; `zsadbench.augment` draws and applies them, in this order.
+
+    Factors are drawn from 1 - x to 1 + x. The mask moves with its image; what comes in from outside is 0 in both, after
+    normalisation. An image's label is kept, also where its defect is moved out.
+    """
+
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    colour_chance: float = 0.0  # of each of the three above
+    rotation: float = 0.0  # largest angle to either side, in degrees
+    translation: float = 0.0  # largest shift in either direction and along each axis, as a share of the side
+    warp_chance: float = 0.0  # of a rotation, and of a translation
+    horizontal_flip: float = 0.0  # chance
+    vertical_flip: float = 0.0  # chance
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a training: what is optimised, how, and for how long."""
+
+    epochs: int
+    lr: float
+    name: str = ""  # passed to `loss`, for methods whose stages have different losses
+    parameters: tuple[str, ...] = ("",)  # prefixes of names in `trained`; "" is all of them
+    optimiser: Literal["adam", "adamw"] = "adam"
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    batch_size: int | None = None  # None: the recipe's
+    schedule: Schedule | None = None  # of the learning rates; None: constant
+    augment: Augmentation | None = None  # anew in each epoch; features of changed images are never kept
+
+
+@dataclass(frozen=True)
+class TrainRecipe:
+    """How a method is trained; part of its options, so that another recipe is another preset."""
+
+    stages: tuple[Stage, ...]
+    batch_size: int
+    shuffle: bool = True  # drawn from the seed, anew each epoch; False: the dataset's order
+    mosaic: float = 0.0  # chance that an image becomes a 2 x 2 mosaic of its category (specs/methods/april_gan.md §8)
+
+    def batch_size_of(self, stage: int) -> int:
+        """Return the batch size of the stage of this index."""
+        return self.stages[stage].batch_size or self.batch_size
