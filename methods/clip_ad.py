@@ -108,19 +108,19 @@ class ClipAd(Method):
 
     def stage_tokens(self, features: Features, stage: range) -> Tensor:
         """Return CLIP's class token and a stage's surgery patches in the joint space: [B, 1 + L, J] (§4)."""
-        patches = sum(features.vv(layer)[:, self.encoder.prefixes :] for layer in stage)
-        tokens = torch.cat([self._class_token(features, stage[-1])[:, None], patches], dim=1)
-        return self.encoder.project(tokens)
+        patches = self.encoder.project(sum(features.vv(layer)[:, self.encoder.prefixes :] for layer in stage))
+        return torch.cat([self._class_token(features, stage[-1])[:, None], patches], dim=1)
 
     def _class_token(self, features: Features, layer: int) -> Tensor:
-        """Return the class token that goes with the stage that ends at a layer: [B, D]."""
-        if self.config.official_aliasing and layer < self.encoder.depth:
-            return features.attended(layer + 1)[:, 0]
-        return features.prefix(layer)[:, 0]
+        """Return the class token that goes with the stage that ends at a layer, in the joint space: [B, J]."""
+        if layer == self.encoder.depth:
+            return features.embedding
+        aliased = self.config.official_aliasing
+        return self.encoder.project(features.attended(layer + 1)[:, 0] if aliased else features.prefix(layer)[:, 0])
 
     def _request(self) -> FeatureRequest:
-        ends = {stage[-1] for stage in self.stages}
-        aliased = {layer for layer in ends if self.config.official_aliasing and layer < self.encoder.depth}
+        ends = {stage[-1] for stage in self.stages} - {self.encoder.depth}
+        aliased = ends if self.config.official_aliasing else set()
         return FeatureRequest(
             vv={layer for stage in self.stages for layer in stage},
             attended={layer + 1 for layer in aliased},

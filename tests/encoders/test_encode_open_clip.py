@@ -248,3 +248,11 @@ def test_an_encoder_at_another_size_equals_open_clip_built_at_that_size():
     images = torch.randn(2, 3, 48, 48)
     assert (encoder.size, encoder.grid, encoder.preprocess.size) == (48, 6, 48)
     torch.testing.assert_close(encoder.encode(images, FeatureRequest(cls=True)).embedding, larger.encode_image(images))
+
+
+def test_class_token_has_the_same_bits_whoever_else_reads_the_last_block(pair, images):
+    encoder = pair[1]
+    alone = encoder.encode(images, FeatureRequest(cls=True))
+    merged = encoder.encode(images, FeatureRequest(cls=True, tokens={encoder.depth}, attended={encoder.depth}))
+    assert torch.equal(alone.embedding, merged.embedding) and torch.equal(alone.cls, merged.cls)
+    torch.testing.assert_close(alone.cls, encoder.tower.norm(merged.prefix(encoder.depth)[:, 0]))

@@ -63,6 +63,14 @@ class Block(ABC):
         x = x + self.attend(*self.qkv(self.norm1(x)))
         return x + self.mlp(x)
 
+    def first_token(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Return what the block makes of the first token of its input [B, T, D] alone: [B, D].
+
+        Cheaper than the whole block where nothing else of it is read: one query, one row of the MLP.
+        """
+        token = x[:, :1] + self.attend(q[:, :, :1], k, v)
+        return (token + self.mlp(token))[:, 0]
+
 
 @dataclass(frozen=True)
 class Tower:
@@ -191,9 +199,11 @@ class Encoder:
         """Return the embedding of token sequences, as WinCLIP's windows: [N, T', D] of `embed`'s tokens -> [N, J]."""
         with self.autocast():
             x = self.tower.norm_pre(tokens)
-            for block in self.blocks:
+            for block in self.blocks[:-1]:
                 x = block(x)
-        return self.project(x[:, 0])
+            last = self.blocks[-1]
+            token = last.first_token(x, *last.qkv(last.norm1(x)))
+        return self.project(token)
 
     def encode(self, images: Tensor, request: FeatureRequest) -> Features:
         """Return what the request asks of images [B, 3, S, S], in one pass that stops at the last block needed."""
@@ -208,15 +218,20 @@ class Encoder:
             for layer, block in enumerate(self.blocks[:last], start=1):
                 q, k, v = block.qkv(block.norm1(x))
                 found |= _extras(block, request, layer, q, k, v)
+                if layer == self.depth and request.cls:
+                    # In a computation of its own, so that its bits never depend on who asks for the block's other tokens.
+                    token = block.first_token(x, q, k, v)
+                if layer == last and layer not in request.tokens | request.attended:
+                    break
                 x = x + block.attend(q, k, v)
                 if layer in request.attended:
                     found[f"attended.{layer}"] = x
                 x = x + block.mlp(x)
                 self._keep(found, request, layer, x)
             if request.cls:
-                found["cls"] = self.tower.norm(x[:, 0])
+                found["cls"] = self.tower.norm(token)
         if request.cls:
-            found["embedding"] = self.project(x[:, 0])
+            found["embedding"] = self.project(token)
         return Features({name: tensor.float() for name, tensor in found.items()})
 
     def _keep(self, found: dict[str, Tensor], request: FeatureRequest, layer: int, x: Tensor) -> None:
