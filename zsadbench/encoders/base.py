@@ -219,7 +219,7 @@ class Encoder:
                 q, k, v = block.qkv(block.norm1(x))
                 found |= _extras(block, request, layer, q, k, v)
                 if layer == self.depth and request.cls:
-                    # In a computation of its own, so that its bits never depend on who asks for the block's other tokens.
+                    # Computed apart, so that its bits never depend on who asks for the other tokens of the block.
                     token = block.first_token(x, q, k, v)
                 if layer == last and layer not in request.tokens | request.attended:
                     break
