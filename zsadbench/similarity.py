@@ -12,6 +12,7 @@ from torch.nn import functional
 from zsadbench import prompts
 from zsadbench.datasets import Category
 from zsadbench.encoders.base import Encoder
+from zsadbench.encoders.text import TextEncoder
 from zsadbench.errors import WeightsError
 from zsadbench.vector_selection import Rule
 
@@ -37,12 +38,7 @@ class CategoryText:
 
         Raises WeightsError when the encoder has no text tower.
         """
-        if encoder is None or encoder.text is None:
-            raise WeightsError(
-                f"Encoder {encoder.spec if encoder else None!r} has no text tower; expected one that embeds images and "
-                "text, such as open_clip:ViT-L-14-336/openai or demo. Choose another with --encoder SPEC."
-            )
-        self._tower, self._prompts, self._noun = encoder.text, prompts.get(prompt_list), noun
+        self._tower, self._prompts, self._noun = text_tower(encoder), prompts.get(prompt_list), noun
         self._ensemble, self._parameters = ensemble, parameters
         self._known: dict[Category, Tensor] = {}
 
@@ -55,6 +51,16 @@ class CategoryText:
                     self._tower, self._prompts, noun, self._ensemble, **self._parameters
                 )
         return self._known[category]
+
+
+def text_tower(encoder: Encoder | None) -> TextEncoder:
+    """Return an encoder's text tower. Raises WeightsError when it has none."""
+    if encoder is None or encoder.text is None:
+        raise WeightsError(
+            f"Encoder {encoder.spec if encoder else None!r} has no text tower; expected one that embeds images and "
+            "text, such as open_clip:ViT-L-14-336/openai or demo. Choose another with --encoder SPEC."
+        )
+    return encoder.text
 
 
 def abnormal_logit(features: Tensor, text: Tensor, scale: float) -> Tensor:

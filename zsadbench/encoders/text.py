@@ -20,7 +20,8 @@ Between = Callable[[int, Tensor], Tensor]  # (1-based block just passed, its out
 class TextEncoder:
     """A view of the causal text tower of an open_clip CLIP model; it shares the model's parameters and device.
 
-    K sentences or prompts, context C tokens, `width` of the tower, `joint_width` J of the space shared with images.
+    K sentences or prompts, context C tokens, `width` and `depth` (blocks) of the tower, `joint_width` J of the space
+    shared with images.
     """
 
     def __init__(self, clip: CLIP, autocast: torch.dtype | None = None) -> None:
@@ -46,6 +47,7 @@ class TextEncoder:
         self._autocast = autocast
         self.context_length: int = clip.positional_embedding.shape[0]
         self.width: int = clip.positional_embedding.shape[1]
+        self.depth: int = len(clip.transformer.resblocks)
         self.joint_width: int = _output_width(clip.text_projection, self.width)
 
     @property
