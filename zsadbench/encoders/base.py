@@ -84,6 +84,7 @@ class Tower:
     norm: Callable[[Tensor], Tensor]  # after the last block
     projection: Callable[[Tensor], Tensor] | None  # width D -> joint width J
     patch: int  # side of a patch in pixels
+    parameters: int  # values in all weights
 
 
 @dataclass(frozen=True)

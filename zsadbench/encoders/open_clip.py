@@ -23,7 +23,7 @@ from zsadbench.encoders.base import (
     check_size,
     resize_positions,
 )
-from zsadbench.encoders.text import TextEncoder
+from zsadbench.encoders.text import TextEncoder, is_text
 from zsadbench.errors import UnknownName, UsageError
 from zsadbench.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 
@@ -96,11 +96,6 @@ def shapes(config: Mapping[str, Any]) -> dict[str, torch.Size]:
     """Return the shape of every tensor of the state dict that a config asks for."""
     clip = _skeleton(config, "quickgelu" if config.get("quick_gelu") else "gelu")
     return {name: tensor.shape for name, tensor in clip.state_dict().items()}
-
-
-def is_text(key: str) -> bool:
-    """Tell whether a key of the state dict belongs to the text tower."""
-    return not key.startswith("visual.") and key != "logit_scale"
 
 
 def from_config(
@@ -250,4 +245,5 @@ def _tower(visual: VisionTransformer, size: int, pos_embed: str) -> Tower:
         norm=visual.ln_post,
         projection=lambda tokens: tokens @ visual.proj,
         patch=patch,
+        parameters=sum(parameter.numel() for parameter in visual.parameters()),
     )

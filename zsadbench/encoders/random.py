@@ -28,7 +28,8 @@ def load(library: str, name: str, *, spec: str, options: Options) -> Encoder:
         return timm.from_config(config, tensors, spec=spec, sha256=RANDOM, **vars(options))
     from zsadbench.encoders import open_clip
 
-    config, _ = open_clip.trained_config(*name.split("/"), spec)
+    model, tag = name.split("/")
+    config, _ = open_clip.trained_config(model, tag, spec)
     tensors = draw(open_clip.shapes(config))
     return open_clip.from_config(config, tensors, spec=spec, sha256=RANDOM, **vars(options))
 
@@ -36,9 +37,11 @@ def load(library: str, name: str, *, spec: str, options: Options) -> Encoder:
 def load_text(name: str, *, spec: str, precision: str, device: str) -> TextEncoder:
     """Return the text tower of an open_clip name without any file; see `zsadbench.encoders.load_text`."""
     from zsadbench.encoders import open_clip
+    from zsadbench.encoders.text import is_text
 
-    config, _ = open_clip.trained_config(*name.split("/"), spec)
-    text = {key: shape for key, shape in open_clip.shapes(config).items() if open_clip.is_text(key)}
+    model, tag = name.split("/")
+    config, _ = open_clip.trained_config(model, tag, spec)
+    text = {key: shape for key, shape in open_clip.shapes(config).items() if is_text(key)}
     return open_clip.text_from_config(config, draw(text), precision=precision, device=device)
 
 

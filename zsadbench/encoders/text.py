@@ -56,6 +56,12 @@ class TextEncoder:
         device: torch.device = self._clip.token_embedding.weight.device
         return device
 
+    @property
+    def parameters(self) -> int:
+        """How many values all weights of the tower have."""
+        named = self._clip.named_parameters()  # those of the vision tower too, where the model has one
+        return sum(parameter.numel() for name, parameter in named if is_text(name))
+
     def tokenize(self, sentences: Sequence[str]) -> Tensor:
         """Return token ids [K, context_length] int64: start, words, end (the largest id of a row), then zeros.
 
@@ -131,6 +137,11 @@ class TextEncoder:
     def _precision(self) -> torch.autocast:
         # Without a dtype this switches the caller's autocast off: precision is a fact of the encoder.
         return torch.autocast(self.device.type, dtype=self._autocast, enabled=self._autocast is not None)
+
+
+def is_text(key: str) -> bool:
+    """Tell whether a key of a CLIP's state dict belongs to its text tower."""
+    return not key.startswith("visual.") and key != "logit_scale"
 
 
 def _output_width(projection: Tensor | nn.Linear | None, width: int) -> int:
