@@ -44,6 +44,25 @@ def maps(
     _save(map_grid.draw(map_grid.collect(found, data, chosen), overlay), out)
 
 
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="A name of `zsadbench study --list`, or the path of a study file.")],
+    out: Out,
+    run: Annotated[Path | None, typer.Option("--run", help="The study's --out; by default runs/studies/NAME.")] = None,
+    metrics: Annotated[str, typer.Option(help="Panels, e.g. image.auroc,pixel.ap; by default all.")] = "",
+    plugins: Plugins = None,
+) -> None:
+    """Draw a study: its metrics over the swept option, measured and published."""
+    add_plugins(plugins)
+    from zsadbench import studies
+    from zsadbench.figures import drawing, study_series
+
+    drawing.check_suffix(out)
+    found = studies.load(name)
+    sweep = study_series.collect(found, run or Path("runs/studies") / found.name)
+    _save(study_series.draw(sweep, names_of(metrics, "--metrics") if metrics else ()), out)
+
+
 def _save(drawing: Drawing, out: Path) -> None:
     from zsadbench.figures.drawing import save
 

@@ -62,7 +62,7 @@ def style() -> Iterator[None]:
         yield
 
 
-def marker(index: int) -> dict[str, str]:
+def marker(index: int) -> dict[str, Any]:
     """Return colour and marker of the n-th of several series; both differ, so that grey print can be read too."""
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
