@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -27,6 +28,20 @@ class MultiStep:
     def factor(self, step: int, steps: int) -> float:
         """Return gamma to the number of milestones that have been passed."""
         return self.gamma ** bisect_right(self.milestones, step)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Raise the learning rates from 0 over a first share of the stage's steps, then lower them to 0 along a cosine."""
+
+    warm_up: float = 0.0  # the share, below 1
+
+    def factor(self, step: int, steps: int) -> float:
+        """Return step / rising while they rise; then half of 1 + cos, from 1 to 0."""
+        rising = int(self.warm_up * steps)
+        if step < rising:
+            return step / rising
+        return (1 + math.cos(math.pi * (step - rising) / (steps - rising))) / 2
 
 
 @dataclass(frozen=True)
@@ -61,7 +76,12 @@ class Stage:
     weight_decay: float = 0.0
     batch_size: int | None = None  # None: the recipe's
     schedule: Schedule | None = None  # of the learning rates; None: constant
+    rates: tuple[tuple[str, float], ...] = ()  # (prefix, learning rate) of parameters with another one than `lr`
     augment: Augmentation | None = None  # anew in each epoch; features of changed images are never kept
+
+    def rate(self, name: str) -> float:
+        """Return the learning rate of a parameter, by the first prefix in `rates` that it starts with."""
+        return next((rate for prefix, rate in self.rates if name.startswith(prefix)), self.lr)
 
 
 @dataclass(frozen=True)

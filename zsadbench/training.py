@@ -210,16 +210,17 @@ class _Loop:
 
 def _optimiser(stage: Stage, trained: torch.nn.Module, name: str) -> torch.optim.Optimizer:
     """Return the stage's optimiser; only its parameters keep gradients. Raises PluginError if it has none."""
-    chosen = []
+    chosen: dict[float, list[torch.nn.Parameter]] = {}  # by learning rate
     for parameter_name, parameter in trained.named_parameters():
         parameter.requires_grad_(parameter_name.startswith(stage.parameters))
         parameter.grad = None
         if parameter.requires_grad:
-            chosen.append(parameter)
+            chosen.setdefault(stage.rate(parameter_name), []).append(parameter)
     if not chosen:
         raise PluginError(f"method {name}: no trained parameter starts with {' or '.join(stage.parameters)}.")
     make = OPTIMISERS[stage.optimiser]
-    return make(chosen, lr=stage.lr, betas=stage.betas, weight_decay=stage.weight_decay)
+    groups = [{"params": parameters, "lr": rate} for rate, parameters in chosen.items()]
+    return make(groups, betas=stage.betas, weight_decay=stage.weight_decay)
 
 
 def _load_state(job: Job) -> dict[str, Any] | None:
