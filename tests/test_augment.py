@@ -1,15 +1,17 @@
-"""Mosaics: which samples are drawn, and how they are put together."""
+"""Mosaics: which samples are drawn, and how they are put together. Changes: what is drawn, and what it does."""
 
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from toy_tree import save
 
 from zsadbench import augment, datasets
+from zsadbench.augment import Change
 from zsadbench.datasets import Sample
-from zsadbench.methods import Stage, TrainRecipe
+from zsadbench.methods import Augmentation, Stage, TrainRecipe
 from zsadbench.preprocess import Preprocess
 from zsadbench.training_data import Place, TrainingData
 
@@ -77,3 +79,67 @@ def test_the_share_of_mosaics_is_the_recipes_and_they_change_from_epoch_to_epoch
 def test_without_shuffling_the_order_is_the_datasets(data):
     plain = TrainRecipe((Stage(1, 1e-3),), batch_size=2, shuffle=False)
     assert [example.number for example in data.examples(plain, Place(0, 0))] == [0, 1, 2, 3, 4]
+
+
+def test_changes_are_drawn_within_their_extents_and_as_often_as_their_chances_say():
+    rules = Augmentation(0.5, 0.4, 0.3, 0.7, 30, 0.15, 0.5, horizontal_flip=0.2, vertical_flip=0.9)
+    rng = np.random.default_rng(0)
+    drawn = [augment.draw_change(rules, rng) for _ in range(4000)]
+    for name, extent in (("brightness", 0.5), ("contrast", 0.4), ("saturation", 0.3)):
+        factors = np.array([getattr(change, name) for change in drawn])
+        assert np.mean(factors != 1) == pytest.approx(0.7, abs=0.03)
+        assert np.abs(factors - 1).max() == pytest.approx(extent, rel=0.01) and abs(factors.mean() - 1) < 0.01
+    angles = np.array([change.angle for change in drawn])
+    assert np.mean(angles != 0) == pytest.approx(0.5, abs=0.03) and np.abs(angles).max() == pytest.approx(30, rel=0.01)
+    shifts = np.array([change.shift for change in drawn])
+    assert np.mean(shifts != 0, axis=0) == pytest.approx(0.5, abs=0.03), "along both axes, or along none"
+    assert ((shifts[:, 0] != 0) == (shifts[:, 1] != 0)).all() and np.abs(shifts).max() == pytest.approx(0.15, rel=0.01)
+    assert np.mean([change.mirrored for change in drawn]) == pytest.approx(0.2, abs=0.03)
+    assert np.mean([change.upended for change in drawn]) == pytest.approx(0.9, abs=0.03)
+    assert augment.draw_change(Augmentation(), rng) == Change()
+
+
+def test_moves_of_a_small_image_worked_by_hand():
+    pixels = torch.arange(1.0, 17.0).reshape(1, 4, 4)
+    assert augment.move(pixels, Change()) is pixels
+    assert torch.equal(augment.move(pixels, Change(angle=90.0)), pixels.rot90(1, (1, 2)))
+    shifted = augment.move(pixels, Change(shift=(0.25, -0.25)))[0]  # one to the right, one up
+    assert shifted.tolist() == [[0, 5, 6, 7], [0, 9, 10, 11], [0, 13, 14, 15], [0, 0, 0, 0]]
+    assert torch.equal(augment.move(pixels, Change(mirrored=True)), pixels.flip(2))
+    assert torch.equal(augment.move(pixels, Change(upended=True)), pixels.flip(1))
+    turned = augment.move(torch.ones(1, 9, 9), Change(angle=30.0))
+    assert set(turned.unique().tolist()) == {0.0, 1.0}, "a mask stays one"
+
+
+def test_colours_change_the_image_alone():
+    image = np.array([[[100, 40, 200], [20, 60, 100]]], np.uint8)
+    assert augment.recolour(image, Change(angle=10.0)) is image
+    assert augment.recolour(image, Change(brightness=0.5)).tolist() == [[[50, 20, 100], [10, 30, 50]]]
+    assert augment.recolour(image, Change(brightness=2.0)).tolist() == [[[200, 80, 255], [40, 120, 200]]]
+    grey = augment.recolour(image, Change(saturation=0.0))
+    assert (grey == grey[..., :1]).all() and grey[0, 0, 0] == 76, "0.299 * 100 + 0.587 * 40 + 0.114 * 200"
+    assert np.ptp(augment.recolour(image, Change(contrast=0.0))) == 0
+
+
+def changing(**fields):
+    return TrainRecipe((Stage(1, 1e-3, augment=Augmentation(**fields)),), batch_size=2)
+
+
+def test_a_changed_image_and_its_mask_show_the_same_places_and_are_never_kept(data):
+    moving = changing(rotation=30, translation=0.3, warp_chance=1, horizontal_flip=0.5, vertical_flip=0.5)
+    examples = data.examples(moving, Place(0, 0))
+    assert all(example.number is None for example in examples)
+    moved = [data.mask(example) for example in examples]
+    for example, mask in zip(examples, moved, strict=True):
+        assert ((data.image(example).mean(0) > 0.5) == (mask > 0.5)).float().mean() > 0.97, "but for the edges"
+    still = {example.samples: data.mask(example) for example in data.examples(changing(), Place(0, 0))}
+    assert any(not torch.equal(mask, still[example.samples]) for mask, example in zip(moved, examples, strict=True))
+
+
+def test_changes_differ_between_epochs_and_are_the_same_again(data):
+    recipe = changing(brightness=0.5, colour_chance=0.5)
+    first, again, other = (data.examples(recipe, place) for place in (Place(0, 0), Place(0, 0), Place(0, 1)))
+    assert first == again != other
+    assert all((example.number is None) == (example.change != Change()) for example in first + other)
+    order = [example.samples for example in data.examples(changing(), Place(0, 0))]
+    assert [example.samples for example in first] == order, "augmentation leaves the order alone"

@@ -18,7 +18,7 @@ from zsadbench.errors import DataError, RecordError, UnknownName, UsageError, We
 from zsadbench.train_request import TrainRequest
 
 METHOD = "toy_trained.mvtec"
-STEPS = 3 * 7  # 26 images in batches of 4, in three epochs
+STEPS = 2 * 7 + 13  # 26 images in batches of 4, in two epochs, and in batches of 2, in one
 
 
 class Watch:
@@ -95,6 +95,25 @@ def test_a_stage_moves_its_own_parameters_alone(mvtec_tree, tmp_path):
     final = load_file(whole / checkpoints.WEIGHTS)
     assert state["position"]["stage"] == 0 and state["trained"]["shift"] == 0
     assert torch.equal(state["trained"]["scale"], final["scale"]) and final["shift"] != 0
+
+
+def test_learning_rates_follow_the_stages_schedule_also_after_a_resume(mvtec_tree, tmp_path, monkeypatch):
+    rates, original = [], training._Loop.run_step
+
+    def told(loop, batch, stage):
+        rates.append(loop.optimiser.param_groups[0]["lr"])
+        original(loop, batch, stage)
+
+    monkeypatch.setattr(training._Loop, "run_step", told)
+    expected = [0.05] * 3 + [0.025] * 6 + [0.0125] * 5 + [0.05] * 13
+    train(mvtec_tree, tmp_path / "whole")
+    assert rates == expected
+    for stop_at in (3, 11, 14):
+        with pytest.raises(KeyboardInterrupt):
+            train(mvtec_tree, tmp_path / f"cut{stop_at}", Watch(stop_at=stop_at))
+        rates.clear()
+        resumed = train(mvtec_tree, tmp_path / f"cut{stop_at}")
+        assert resumed.begun[1] > 0 and rates == expected[resumed.begun[1] :]
 
 
 def test_weights_depend_on_the_seed_alone(mvtec_tree, tmp_path):

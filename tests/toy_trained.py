@@ -7,12 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from zsadbench import losses
-from zsadbench.methods import MethodCard, Prediction, Stage, TrainableMethod, TrainRecipe, register
+from zsadbench.methods import (
+    Augmentation, MethodCard, MultiStep, Prediction, Stage, TrainableMethod, TrainRecipe, register
+)
 from zsadbench.preprocess import Preprocess
 
+WARP = Augmentation(rotation=30, translation=0.15, warp_chance=0.5, horizontal_flip=0.5, vertical_flip=0.5)
 STAGES = (
-    Stage(2, 0.05, "first", ("scale",)),
-    Stage(1, 0.05, "second", ("shift", "unused"), "adamw", weight_decay=0.1),
+    Stage(2, 0.05, "first", ("scale",), schedule=MultiStep((3, 9), 0.5), augment=Augmentation(0.5, 0.5, 0.5, 0.7)),
+    Stage(1, 0.05, "second", ("shift", "unused"), "adamw", weight_decay=0.1, batch_size=2, augment=WARP),
 )
 
 @dataclass(frozen=True)

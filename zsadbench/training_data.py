@@ -1,7 +1,7 @@
 """Training images: samples -> batches with labels and masks, and the features of the frozen encoder that are kept.
 
-All draws (order, mosaics, whatever a loss draws) come from the seed and the position in the training alone, so a
-training that goes on after a kill sees what it would have seen.
+All draws (order, mosaics, changes, whatever a loss draws) come from the seed and the position in the training alone, so
+a training that goes on after a kill sees what it would have seen.
 """
 
 from __future__ import annotations
@@ -31,12 +31,17 @@ class Example(NamedTuple):
     """What becomes one training image: a sample, or four of a mosaic."""
 
     samples: tuple[Sample, ...]
-    number: int | None  # of the sample in the data, from 0; None: a mosaic, which is never seen again
+    number: int | None  # of the sample in the data, from 0; None: a mosaic or a changed image, never seen again
+    change: augment.Change = augment.Change()
 
     @property
     def label(self) -> int:
         """1 if any of its samples is anomalous."""
         return max(sample.label for sample in self.samples)
+
+    def changed(self, change: augment.Change) -> Example:
+        """Return it with what becomes of it."""
+        return self if change == augment.Change() else Example(self.samples, None, change)
 
 
 class Place(NamedTuple):
@@ -120,11 +125,16 @@ class TrainingData:
             yield ready
 
     def examples(self, recipe: TrainRecipe, place: Place) -> list[Example]:
-        """Return the training images of one epoch in order, mosaics drawn anew."""
+        """Return the training images of one epoch in order, mosaics and changes drawn anew."""
         rng = self.generator(place, "order")
         order = rng.permutation(len(self.samples)) if recipe.shuffle else range(len(self.samples))
         rng = self.generator(place, "mosaic")
-        return [self._augment(int(number), recipe.mosaic, rng) for number in order]
+        examples = [self._mosaic(int(number), recipe.mosaic, rng) for number in order]
+        rules = recipe.stages[place.stage].augment
+        if rules is None:
+            return examples
+        rng = self.generator(place, "change")
+        return [example.changed(augment.draw_change(rules, rng)) for example in examples]
 
     def generator(self, place: Place, *purpose: str) -> np.random.Generator:
         """Return a generator for one purpose of one epoch."""
@@ -133,7 +143,8 @@ class TrainingData:
     def image(self, example: Example) -> Tensor:
         """Return a preprocessed training image [3, S, S] float32. Raises DataError."""
         parts = [sample.cut(decode_image(sample.image)) for sample in example.samples]
-        return apply(self._preprocess, parts[0] if len(parts) == 1 else augment.tile(parts))
+        whole = augment.recolour(parts[0] if len(parts) == 1 else augment.tile(parts), example.change)
+        return augment.move(apply(self._preprocess, whole), example.change)
 
     def mask(self, example: Example) -> Tensor:
         """Return the mask of a training image [S, S] float32 of 0 and 1, resized as for the evaluation.
@@ -147,13 +158,14 @@ class TrainingData:
             if example.number is not None:
                 self._masks[example.number] = packed
         bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=side * side)
-        return torch.from_numpy(bits.reshape(side, side).astype(np.float32))
+        mask = torch.from_numpy(bits.reshape(side, side).astype(np.float32))
+        return augment.move(mask[None], example.change)[0]
 
     def _read_mask(self, example: Example, side: int) -> np.ndarray:
         parts = [masks.read_mask(sample, self._rule, read_header(sample.image)[:2]) for sample in example.samples]
         return masks.resize_mask(parts[0] if len(parts) == 1 else augment.tile(parts), side, "bilinear_half")
 
-    def _augment(self, number: int, mosaic: float, rng: np.random.Generator) -> Example:
+    def _mosaic(self, number: int, mosaic: float, rng: np.random.Generator) -> Example:
         sample = self.samples[number]
         if mosaic == 0 or rng.random() >= mosaic:
             return Example((sample,), number)
