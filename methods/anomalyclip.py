@@ -176,9 +176,9 @@ class AnomalyClip(TrainableMethod):
         """Return the projected class token, as a rule without the norm that CLIP has there: [B, J] (§4)."""
         if self.config.image_norm:
             return features.embedding
-        token, projection = features.prefix(self.encoder.depth)[:, 0], self.encoder.tower.projection
+        projection = self.encoder.tower.projection
         with self.encoder.autocast():
-            return token if projection is None else projection(token).float()
+            return features.class_token if projection is None else projection(features.class_token).float()
 
     def patch_probabilities(self, features: Features, text: Tensor) -> list[Tensor]:
         """Return the patches' abnormal probability, one [B, g, g] a layer; the softmax precedes upsampling (§5)."""
@@ -187,21 +187,15 @@ class AnomalyClip(TrainableMethod):
         return [logit.sigmoid().unflatten(1, (self.encoder.grid, self.encoder.grid)) for logit in logits]
 
     def local_tokens(self, features: Features, layer: int) -> Tensor:
-        """Return the patch tokens of the local path after a block, before the final norm: [B, L, D] (§4).
-
-        The stream before the first block of the path, and the value-value attention of every block since.
-        """
+        """Return the patch tokens of the local path after a block, of CLIP where none has started: [B, L, D] (§4)."""
         if layer < self.first:
             return features.tokens(layer)
-        attended = (features.vv(block)[:, self.encoder.prefixes :] for block in range(self.first, layer + 1))
-        return sum(attended, features.tokens(self.first - 1))
+        return features.vv_path(self.first, layer)[:, self.encoder.prefixes :]
 
     def _request(self) -> FeatureRequest:
-        local = [layer for layer in self.layers if layer >= self.first]
-        before = {self.first - 1} if local else set()
         return FeatureRequest(
-            tokens={layer for layer in self.layers if layer < self.first} | before | {self.encoder.depth},
-            vv=range(self.first, max(local, default=0) + 1),
+            tokens={layer for layer in self.layers if layer < self.first},
+            vv_path={(self.first, layer) for layer in self.layers if layer >= self.first},
             cls=True,
         )
 

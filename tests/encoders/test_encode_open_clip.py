@@ -31,6 +31,7 @@ def test_tokens_and_embedding_equal_open_clips_own(options, images):
         torch.testing.assert_close(features.prefix(layer), expected["image_intermediates_prefix"][layer - 1])
     torch.testing.assert_close(features.embedding, model.encode_image(images))
     torch.testing.assert_close(features.cls @ model.visual.proj, features.embedding)
+    torch.testing.assert_close(features.class_token, features.prefix(3)[:, 0])
 
 
 @torch.no_grad()
@@ -72,6 +73,20 @@ def test_self_attention_paths_equal_an_explicit_loop(kind, pair, images):
 
 
 @torch.no_grad()
+def test_a_value_path_is_the_stream_before_its_first_block_plus_the_value_attention_of_its_blocks(pair, images):
+    paths = {(1, 2), (2, 2), (2, 3)}
+    features = pair[1].encode(images, FeatureRequest(tokens={0, 1}, vv={1, 2, 3}, vv_path=paths))
+    for first, last in paths:
+        expected = torch.cat([features.prefix(first - 1), features.tokens(first - 1)], dim=1)
+        for layer in range(first, last + 1):
+            expected = expected + features.vv(layer)
+        assert torch.equal(features.vv_path(first, last), expected)
+    alone = pair[1].encode(images, FeatureRequest(vv_path={(2, 3)}))
+    assert set(alone.tensors) == {"vv_path.2-3"}
+    assert torch.equal(alone.vv_path(2, 3), features.vv_path(2, 3))
+
+
+@torch.no_grad()
 def test_attended_is_the_stream_between_attention_and_mlp(pair, images):
     model, encoder = pair
     features = encoder.encode(images, FeatureRequest(tokens={2, 3}, attended={3}))
@@ -91,7 +106,7 @@ def test_merged_requests_change_no_bit_of_any_part(pair, images):
     assert merged.covers(EVERYTHING)
     for name in EVERYTHING.keys():
         kind, _, layer = name.partition(".")
-        kind = {"prefix": "tokens", "embedding": "cls"}.get(kind, kind)
+        kind = {"prefix": "tokens", "class_token": "cls", "embedding": "cls"}.get(kind, kind)
         alone = encoder.encode(images, FeatureRequest(**{kind: {int(layer)} if layer else True}))
         assert torch.equal(alone.tensors[name], merged.tensors[name]), name
 

@@ -78,7 +78,9 @@ def test_images_of_another_size_are_refused(pair):
         pair[1].encode(torch.randn(1, 3, 40, 40), FeatureRequest(cls=True))
 
 
-@pytest.mark.parametrize("request_", [{"tokens": {4}}, {"vv": {0}}, {"attention": {9}}, {"tokens": {-1}}])
+@pytest.mark.parametrize(
+    "request_", [{"tokens": {4}}, {"vv": {0}}, {"attention": {9}}, {"tokens": {-1}}, {"vv_path": {(2, 4)}}]
+)
 def test_a_layer_that_is_not_there_is_refused(request_, pair, images):
     with pytest.raises(UsageError, match="blocks 1 to 3"):
         pair[1].encode(images, FeatureRequest(**request_))

@@ -210,6 +210,7 @@ class Encoder:
         """Return what the request asks of images [B, 3, S, S], in one pass that stops at the last block needed."""
         last = self._last_block(request)
         found: dict[str, Tensor] = {}
+        paths: dict[int, Tensor] = {}  # first block -> its value-value path so far
         x = self.embed(images)
         if request.embedded:
             found["embedded"] = x
@@ -218,7 +219,7 @@ class Encoder:
             self._keep(found, request, 0, x)
             for layer, block in enumerate(self.blocks[:last], start=1):
                 q, k, v = block.qkv(block.norm1(x))
-                found |= _extras(block, request, layer, q, k, v)
+                found |= _extras(block, request, layer, q, k, v) | _values(block, request, layer, v, x, paths)
                 if layer == self.depth and request.cls:
                     # Computed apart, so that its bits never depend on who asks for the other tokens of the block.
                     token = block.first_token(x, q, k, v)
@@ -230,7 +231,7 @@ class Encoder:
                 x = x + block.mlp(x)
                 self._keep(found, request, layer, x)
             if request.cls:
-                found["cls"] = self.tower.norm(token)
+                found["class_token"], found["cls"] = token, self.tower.norm(token)
         if request.cls:
             found["embedding"] = self.project(token)
         return Features({name: tensor.float() for name, tensor in found.items()})
@@ -243,6 +244,7 @@ class Encoder:
     def _last_block(self, request: FeatureRequest) -> int:
         """Return the last block that the request needs; raise a UsageError where it names one that is not there."""
         inner = request.attended | request.attention | request.qq | request.kk | request.vv
+        inner |= {layer for ends in request.vv_path for layer in ends}
         wrong = {layer for layer in inner if layer < 1} | {
             layer for layer in inner | request.tokens if not 0 <= layer <= self.depth
         }
@@ -255,7 +257,7 @@ class Encoder:
 
 
 def _extras(block: Block, request: FeatureRequest, layer: int, q: Tensor, k: Tensor, v: Tensor) -> dict[str, Tensor]:
-    """Return the attention paths beside the residual stream that the request asks of this block."""
+    """Return the attentions beside the residual stream that the request asks of this block, values aside."""
     found = {}
     if layer in request.attention:
         found[f"attention.{layer}"] = block.attention(q, k)
@@ -263,8 +265,25 @@ def _extras(block: Block, request: FeatureRequest, layer: int, q: Tensor, k: Ten
         found[f"qq.{layer}"] = block.attend(q, q, v)
     if layer in request.kk:
         found[f"kk.{layer}"] = block.attend(k, k, v)
-    if layer in request.vv:
-        found[f"vv.{layer}"] = block.attend(v, v, v)
+    return found
+
+
+def _values(
+    block: Block, request: FeatureRequest, layer: int, v: Tensor, x: Tensor, paths: dict[int, Tensor]
+) -> dict[str, Tensor]:
+    """Return what the request asks of this block's value-value attention, computed once, and move the paths on.
+
+    x: the residual stream before the block, where a path starts.
+    """
+    firsts = {first for first, last in request.vv_path if first <= layer <= last}
+    if layer not in request.vv and not firsts:
+        return {}
+    attended = block.attend(v, v, v)
+    found = {f"vv.{layer}": attended} if layer in request.vv else {}
+    for first in firsts:
+        paths[first] = paths.get(first, x) + attended
+        if (first, layer) in request.vv_path:
+            found[f"vv_path.{first}-{layer}"] = paths[first]
     return found
 
 

@@ -24,8 +24,9 @@ class FeatureRequest:
     qq: frozenset[int] = frozenset()  # out_proj(softmax(q q^T) v) of block l, no residual, no MLP
     kk: frozenset[int] = frozenset()  # the same with keys
     vv: frozenset[int] = frozenset()  # the same with values
+    vv_path: frozenset[tuple[int, int]] = frozenset()  # (f, l): stream before block f plus vv of blocks f..l
     embedded: bool = False  # tokens with position embedding, before the norm that precedes block 1
-    cls: bool = False  # the image embedding, before and after the projection
+    cls: bool = False  # the image embedding: before the final norm, after it, and after the projection
 
     def __post_init__(self) -> None:
         """Accept any iterable of layers: `FeatureRequest(tokens={6, 12})`."""
@@ -46,11 +47,13 @@ class FeatureRequest:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name == "cls":
-                names |= {"cls", "embedding"} if value else set()
+                names |= {"class_token", "cls", "embedding"} if value else set()
             elif field.name == "embedded":
                 names |= {"embedded"} if value else set()
             elif field.name == "tokens":
                 names |= {f"{kind}.{layer}" for layer in value for kind in ("tokens", "prefix")}
+            elif field.name == "vv_path":
+                names |= {f"vv_path.{first}-{last}" for first, last in value}
             else:
                 names |= {f"{field.name}.{layer}" for layer in value}
         return frozenset(names)
@@ -94,10 +97,19 @@ class Features:
         """Return the value-value attention output of block `layer`: [B, T, D]."""
         return self.tensors[f"vv.{layer}"]
 
+    def vv_path(self, first: int, last: int) -> Tensor:
+        """Return the stream before block `first` plus the value-value attention of blocks first..last: [B, T, D]."""
+        return self.tensors[f"vv_path.{first}-{last}"]
+
     @property
     def embedded(self) -> Tensor:
         """All tokens with position embedding, before the norm that precedes block 1: [B, T, D]."""
         return self.tensors["embedded"]
+
+    @property
+    def class_token(self) -> Tensor:
+        """The class token before the final norm: [B, D]."""
+        return self.tensors["class_token"]
 
     @property
     def cls(self) -> Tensor:
