@@ -2,7 +2,8 @@
 
 import pytest
 
-from zsadbench import cross_dataset, datasets
+from zsadbench import cross_dataset, datasets, methods
+from zsadbench.errors import UnknownName
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,32 @@ def test_what_was_trained_on_is_seen_in_every_variant_but_the_auxiliary_one(trai
         ("april_gan", "demo", "april_gan.demo"),
         ("april_gan.visa", "visa", "april_gan.visa"),  # what is named is kept
         ("winclip", "visa", "winclip"),
+        ("clip_ad", "visa", "clip_ad"),  # its default preset needs no training
+        ("clip_ad.sdp_plus", "mvtec", "clip_ad.sdp_plus_visa"),  # a family: what is trained on is left out
+        ("clip_ad.sdp_plus", "visa", "clip_ad.sdp_plus_mvtec"),
+        ("clip_ad.sdp_plus", "demo", "clip_ad.sdp_plus_demo"),
+        ("clip_ad.sdp_plus_visa", "demo", "clip_ad.sdp_plus_visa"),
     ],
 )
 def test_a_bare_name_stands_for_the_preset_that_suits_the_target(name, target, expected):
     assert cross_dataset.suited(name, target) == expected
+
+
+def test_everything_is_each_method_once_and_a_trained_family_beside_an_untrained_default():
+    everything = cross_dataset.everything()
+    stems = [name for name in everything if "." not in name]
+    assert stems == [listing.name for listing in methods.available()]
+    assert [name for name in everything if "." in name] == ["clip_ad.sdp_plus"]
+
+
+def test_a_family_is_called_by_presets_that_leave_out_what_they_were_trained_on():
+    method, full, config = methods.lookup("clip_ad.sdp_plus")
+    assert (full, config.trained_on) == ("clip_ad.sdp_plus_visa", "visa")
+    assert methods.aliases(method, full) == (full, "clip_ad.sdp_plus", "clip_ad")
+    assert methods.aliases(method, "clip_ad") == ("clip_ad.sdp", "clip_ad")
+    dual_anchor = methods.lookup("dual_anchor")[0]
+    assert methods.aliases(dual_anchor, "dual_anchor.visa_clip") == ("dual_anchor.visa_clip", "dual_anchor"), (
+        "dual_anchor.visa is a preset of its own"
+    )
+    with pytest.raises(UnknownName, match=r"clip_ad 'sdp_rvs'"):
+        methods.lookup("clip_ad.sdp_rvs")  # an untrained preset's name is given in full

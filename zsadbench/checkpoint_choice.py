@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zsadbench import checkpoints, cross_dataset, datasets, results
+from zsadbench import checkpoints, cross_dataset, datasets, methods, results
 from zsadbench.errors import NeedsCheckpoint, UsageError, ZsadError
 from zsadbench.methods import TrainableMethod
 from zsadbench.train_request import TrainRequest
@@ -28,15 +28,17 @@ class Choice(NamedTuple):
 
 
 def preset(name: str, target: str, request: Request) -> str:
-    """Return the method that a bare name stands for on a target: its checkpoint's if one is given, else what suits.
+    """Return the method that a stem or family means on a target: its checkpoint's if one is given, else what suits.
 
     A name with a preset is kept. Raises UnknownName, PluginError, or WeightsError for a damaged checkpoint.
     """
     given = request.checkpoints.get(name)
     if given is None:
         return cross_dataset.suited(name, target)
+    stem, _, family = name.partition(".")
     trained = checkpoints.load(given).method if given.is_dir() else name
-    return trained if trained.partition(".")[0] == name else name  # another method's is refused by `choose`
+    kept = family in methods.lookup(name)[0].presets or trained.partition(".")[0] != stem  # `choose` refuses another's
+    return name if kept else trained
 
 
 def choose(
@@ -52,8 +54,9 @@ def choose(
     weights: sha256 of the encoders'; given: the user's --checkpoint, a file or a folder of ours. Raises UsageError for
     a given folder of another kind, and WeightsError for a damaged one.
     """
-    if not getattr(config, "trained_on", ""):
-        return Choice(given)  # an untrained preset of a method that has trained ones
+    if not getattr(config, "trained_on", ""):  # an untrained preset of a method that has trained ones
+        useless = f"{name} has no trained weights; got --checkpoint {given}. Give it to one of its trained presets."
+        return Choice(problem=UsageError(useless) if given is not None else None)
     wanted = checkpoints.subject(name, method, asdict(config), weights)
     if given is not None:
         return _given(name, method, config, given, wanted) if given.is_dir() else Choice(given)

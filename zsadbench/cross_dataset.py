@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from zsadbench import methods
-from zsadbench.methods import TrainableMethod
+from zsadbench.methods import Method
 
 RULE = Path(__file__).with_suffix(".json")
 
@@ -34,22 +34,42 @@ def has_seen(trained_on: Iterable[str], target: str) -> bool:
     return any(name == target or (name.partition(".")[0] == stem and name != disjoint) for name in trained_on)
 
 
-def preset_trained_on(method: type[TrainableMethod], dataset: str) -> str | None:
-    """Return the first preset of a method that is trained on a dataset, None where there is none."""
-    presets = method.presets.items()
-    return next((name for name, config in presets if getattr(config, "trained_on", None) == dataset), None)
+def preset_trained_on(method: type[Method], dataset: str, family: str = "") -> str | None:
+    """Return the first preset of a method, or of a family of its presets, that is trained on a dataset; None: none."""
+    presets = methods.trained_presets(method, family).items()
+    return next((name for name, config in presets if config.trained_on == dataset), None)
 
 
 def suited(name: str, target: str) -> str:
-    """Return the method "stem.preset" that a bare "stem" stands for on a target; any other name is kept as it is.
+    """Return the method "stem.preset" that a trained "stem" or "stem.family" stands for on a target.
 
-    Raises UnknownName or PluginError.
+    A preset's own name is kept, and so is a stem whose default preset needs no training. Raises UnknownName or
+    PluginError.
     """
-    method, _, _ = methods.lookup(name)
-    if "." in name or not issubclass(method, TrainableMethod):
+    method, _, config = methods.lookup(name)
+    stem, _, family = name.partition(".")
+    if family in method.presets or not getattr(config, "trained_on", ""):
         return name
-    preset = preset_trained_on(method, auxiliary(target))
-    return name if preset is None else f"{name}.{preset}"
+    preset = preset_trained_on(method, auxiliary(target), family)
+    return name if preset is None else f"{stem}.{preset}"
+
+
+def everything() -> list[str]:
+    """Return what "all" stands for: every method that can be read.
+
+    One whose default preset needs no training stands there twice if others do, such as clip_ad and clip_ad.sdp_plus.
+    Raises PluginError.
+    """
+    names = []
+    for listing in methods.available():
+        if listing.card is None:
+            continue
+        method, full, config = methods.lookup(listing.name)
+        trained = methods.trained_presets(method)
+        names.append(full)
+        if trained and not getattr(config, "trained_on", ""):
+            names.append(methods.aliases(method, f"{full}.{next(iter(trained))}")[-2])  # its family, if it has one
+    return names
 
 
 @cache

@@ -17,6 +17,7 @@ from zsadbench import options, plugins
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.errors import ContractError, NeedsCheckpoint, PluginError, UnknownName
 from zsadbench.recipes import Augmentation as Augmentation  # recipes.py says how a TrainableMethod is trained
+from zsadbench.recipes import Cosine as Cosine
 from zsadbench.recipes import MultiStep as MultiStep
 from zsadbench.recipes import Stage as Stage
 from zsadbench.recipes import TrainRecipe as TrainRecipe
@@ -275,20 +276,36 @@ def available() -> list[MethodListing]:
 
 
 def lookup(name: str) -> tuple[type[Method], str, Any]:
-    """Resolve "method" or "method.preset" to (class, full name, options). Raises UnknownName or PluginError."""
+    """Resolve "method" or "method.preset" to (class, full name, options). Raises UnknownName or PluginError.
+
+    A preset's name may leave out the training set: "clip_ad.sdp_plus" is the first trained one of that family.
+    """
     stem, _, preset = name.partition(".")
     method = plugins.registered(__name__, stem, Method)  # type: ignore[type-abstract]  # plugins are concrete
     default = next(iter(method.presets))
     if preset and preset not in method.presets:
-        raise UnknownName(f"preset of {stem}", preset, method.presets)
+        family = trained_presets(method, preset)
+        if not family:
+            raise UnknownName(f"preset of {stem}", preset, method.presets)
+        preset = next(iter(family))
     full = stem if preset in ("", default) else f"{stem}.{preset}"
     return method, full, method.presets[preset or default]
 
 
-def aliases(method: type[Method], full: str) -> tuple[str, str]:
-    """Return what a user may call a method of this full name: with its preset, and by the stem of all presets."""
+def trained_presets(method: type[Method], family: str = "") -> dict[str, Any]:
+    """Return the presets with trained weights, by name: all, or those named after a family, such as "sdp_plus_visa"."""
+    prefix = f"{family}_" if family else ""
+    presets = method.presets.items()
+    return {name: config for name, config in presets if name.startswith(prefix) and getattr(config, "trained_on", "")}
+
+
+def aliases(method: type[Method], full: str) -> tuple[str, ...]:
+    """Return what a user may call a method of this full name, the narrowest first: preset, its family, the stem."""
     stem, _, preset = full.partition(".")
-    return f"{stem}.{preset or next(iter(method.presets))}", stem
+    preset = preset or next(iter(method.presets))
+    family = preset.rpartition("_")[0]
+    named = family and family not in method.presets and preset in trained_presets(method, family)
+    return f"{stem}.{preset}", *([f"{stem}.{family}"] if named else []), stem
 
 
 def configure(

@@ -11,6 +11,7 @@ from typing import Any
 from zsadbench import (
     __version__,
     checkpoint_choice,
+    cross_dataset,
     datasets,
     encoders,
     methods,
@@ -49,8 +50,8 @@ class Request:
 
     def changes_of(self, method: type[Method], full: str) -> dict[str, Any]:
         """Return the changed options of a method under its full name; those of its preset win."""
-        preset, stem = methods.aliases(method, full)
-        return {**self.changes.get(stem, {}), **self.changes.get(preset, {})}
+        names = reversed(methods.aliases(method, full))
+        return {option: value for name in names for option, value in self.changes.get(name, {}).items()}
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _suited(names: Sequence[str], target: str, request: Request) -> dict[str, tu
 
 def _expand(names: Sequence[str]) -> list[str]:
     """Replace "all" by every method that can be read, and drop repetitions."""
-    everything = [listing.name for listing in methods.available() if listing.card is not None]
+    everything = cross_dataset.everything() if "all" in names else []
     return list(dict.fromkeys(one for name in names for one in (everything if name == "all" else [name])))
 
 

@@ -44,23 +44,24 @@ class TrainRequest:
 def configure(request: TrainRequest, dataset: str) -> tuple[type[TrainableMethod], str, Any]:
     """Resolve the method for a dataset, whose name has its variant: returns (class, full name, options).
 
-    Without a preset it is the one that is trained on the dataset, or the default one's recipe on other data. Raises
+    Without a preset it is the one that is trained on the dataset, or the first one's recipe on other data. Raises
     UsageError for a method without training and for a preset that means another dataset; also as methods.configure.
     """
     method, full, _ = methods.lookup(request.method)
     if not issubclass(method, TrainableMethod):
         raise UsageError(f"{full} has nothing to train; expected a trained method, see `zsadbench list methods`.")
     name, changes = request.method, dict(request.changes)
-    if "." not in name:
-        preset = cross_dataset.preset_trained_on(method, dataset)
-        name = name if preset is None else f"{name}.{preset}"
+    stem, _, family = name.partition(".")
+    if family not in method.presets:
+        preset = cross_dataset.preset_trained_on(method, dataset, family)
+        name = f"{stem}.{preset or next(iter(methods.trained_presets(method, family)))}"
         changes = {"trained_on": dataset} | changes
     _, full, config = methods.configure(name, request.encoder, changes)
     trained_on = getattr(config, "trained_on", "nothing")
     if trained_on != dataset:
         raise UsageError(
-            f"{name} means trained on {trained_on}, got --dataset {dataset}. Give --method "
-            f"{name.partition('.')[0]} to train on {dataset}, or --dataset {trained_on}."
+            f"{name} means trained on {trained_on}, got --dataset {dataset}. Give --method {stem} to train on "
+            f"{dataset}, or --dataset {trained_on}."
         )
     if request.epochs is not None:
         config = replace(config, recipe=_with_epochs(config.recipe, request.epochs))

@@ -39,7 +39,15 @@ def assert_close(produced: torch.Tensor, expected: torch.Tensor, atol: float, rt
 
 @pytest.mark.parametrize(
     "name",
-    ["winclip_native", "musc_native", "april_gan_native", "fiseclip_native", "clip_surgery_native", "sdp_native"],
+    [
+        "winclip_native",
+        "musc_native",
+        "april_gan_native",
+        "fiseclip_native",
+        "clip_surgery_native",
+        "sdp_native",
+        "sdp_plus_native",
+    ],
 )
 def test_every_method_with_a_producer_commits_a_fixture(name: str) -> None:
     assert (HERE / "fixtures" / f"{name}.zip").is_file()

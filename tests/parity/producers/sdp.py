@@ -34,7 +34,8 @@ def produce(fixture: Fixture) -> dict[str, Tensor]:
     )
     maps = method.predict(batch).maps
     evidence = method.evidence(batch, text)
-    tokens = [method.stage_tokens(batch.features(encoder, method.request), stage) for stage in method.stages]
+    features = batch.features(encoder, method.request)
+    tokens = [method.stage_tokens(features, method.stages[i]) for i in method.used]
     abnormal = torch.stack([clip_ad.surgery(unit(stage), text, options["cls_temperature"]) for stage in tokens]).sum(0)
     return {
         "map_raw": resize_maps(maps, options["image_size"], method.align_corners),
