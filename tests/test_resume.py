@@ -40,7 +40,7 @@ def start(root: Path, out: Path, plugins: Path) -> subprocess.Popen:
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.suffix in (".json", ".csv")}
+    return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.suffix in (".json", ".csv", ".npz")}
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_run_killed_ten_times_and_resumed_equals_an_uninterrupted_one(data_roo
     whole = start(data_root, tmp_path / "whole", toy_plugins)
     assert whole.wait() == 0, whole.stderr.read()
     expected = contents(tmp_path / "whole")
-    assert len(expected) == 2 * 36
+    assert len(expected) == 3 * 36
     out, rng, kills = tmp_path / "killed", random.Random(0), 0
     for attempt in range(10):
         process = start(data_root, out, toy_plugins)
@@ -75,7 +75,7 @@ def test_a_run_killed_ten_times_and_resumed_equals_an_uninterrupted_one(data_roo
     assert last.wait() == 0, last.stderr.read()
     assert contents(out) == expected
     assert not [
-        path for path in out.rglob("*") if path.is_file() and path.suffix not in (".json", ".csv", ".jsonl", ".part")
+        path for path in out.rglob("*") if path.is_file() and path.suffix not in (".json", ".csv", ".npz", ".jsonl", ".part")
     ]
 
 

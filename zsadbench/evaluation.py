@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from zsadbench import masks, metrics, postprocess
 from zsadbench.datasets import Dataset, Sample
 from zsadbench.methods import Method
+from zsadbench.metrics.histograms import Histograms, pixel_histograms
 from zsadbench.preprocess import read_header
 from zsadbench.protocol import Protocol
 
@@ -23,6 +24,7 @@ class Evaluation(NamedTuple):
     image: dict[str, float | None]
     pixel: dict[str, float | None]
     details: dict[str, Any]
+    histograms: Histograms | None = None  # of the pixels of each image; None where the pixel metrics are undefined
 
 
 class GroundTruth:
@@ -58,23 +60,39 @@ class GroundTruth:
 
 
 def evaluate(
-    truth: GroundTruth, method: Method, scores: np.ndarray, maps: Iterable[tuple[int, Tensor]], protocol: Protocol
+    truth: GroundTruth,
+    method: Method,
+    scores: np.ndarray,
+    maps: Callable[[], Iterable[tuple[int, Tensor]]],
+    protocol: Protocol,
 ) -> Evaluation:
     """Compute all metrics of a cell.
 
-    `scores` is [N]; `maps` yields (index of the first image, maps [B, h, w] as predicted), together N images in order.
+    `scores` is [N]; each call of `maps` yields (index of the first image, maps [B, h, w] as predicted), together N
+    images in order. It is called twice: histograms need edges, and good edges are known once all scores are counted.
     """
     image = _defined(metrics.image_metrics(scores, truth.labels, names=truth.names))
     details: dict[str, Any] = {"normal": int((truth.labels == 0).sum()), "anomalous": int((truth.labels == 1).sum())}
-    pixel: dict[str, float | None] = dict.fromkeys(metrics.METRICS["pixel"])
-    if truth.has_masks:
-        counts = metrics.PixelCounts(aupro_limit=protocol.aupro_limit)
-        for start, finished in finished_maps(truth, method, maps, protocol):
-            stop = start + len(finished)
-            counts.update(finished, np.stack(truth.masks(_side(method, protocol))[start:stop]), truth.names[start:stop])
-        pixel = _defined(counts.compute())
-        details["pixel"] = counts.facts()
-    return Evaluation(image, pixel, details)
+    if not truth.has_masks:
+        return Evaluation(image, dict.fromkeys(metrics.METRICS["pixel"]), details)
+    counts = metrics.PixelCounts(aupro_limit=protocol.aupro_limit)
+    for start, finished, masks_ in _pixels(truth, method, maps(), protocol):
+        counts.update(finished, masks_, truth.names[start : start + len(finished)])
+    pixel = _defined(counts.compute())
+    details["pixel"] = counts.facts()
+    if pixel["auroc"] is None:
+        return Evaluation(image, pixel, details)
+    again = (pair for _, *batch in _pixels(truth, method, maps(), protocol) for pair in zip(*batch, strict=True))
+    return Evaluation(image, pixel, details, pixel_histograms(again, counts.edges()))
+
+
+def _pixels(
+    truth: GroundTruth, method: Method, maps: Iterable[tuple[int, Tensor]], protocol: Protocol
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield (first image, finished maps [B, H, W] float32, masks [B, H, W] bool)."""
+    expected = truth.masks(_side(method, protocol))
+    for start, finished in finished_maps(truth, method, maps, protocol):
+        yield start, finished, np.stack(expected[start : start + len(finished)])
 
 
 def _defined(values: dict[str, float | None]) -> dict[str, float | None]:

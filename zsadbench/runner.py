@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zsadbench import encoders, methods, recording, results, sampling, saved_maps
+from zsadbench import encoders, methods, pixel_files, recording, results, sampling, saved_maps
 from zsadbench.datasets import Sample
 from zsadbench.encoders import weights as weight_files
 from zsadbench.encoders.base import Encoder
@@ -248,14 +248,17 @@ def _conclude(cell_run: _CellRun, truth: GroundTruth, request: Request) -> Recor
     cell = cell_run.cell
     if cell_run.problem is not None:
         return _save_failure(cell, cell_run.problem, request)
-    maps = cell_run.maps_in_order()
+    maps = cell_run.maps_in_order
     outcome = guard(partial(evaluate, truth, cell_run.method, cell_run.scores, maps, request.protocol), request)
     if isinstance(outcome, ZsadError):
         return _save_failure(cell, outcome, request)
     record = recording.done(cell, cell_run.method, outcome, cell_run.references, request)
     if request.save_maps:
-        finished = finished_maps(truth, cell_run.method, cell_run.maps_in_order(), request.protocol)
-        saved_maps.save(request.out, record, truth.names, finished)
+        saved_maps.save(
+            request.out, record, truth.names, finished_maps(truth, cell_run.method, maps(), request.protocol)
+        )
+    if outcome.histograms is not None:
+        pixel_files.save(request.out, record, outcome.histograms)
     scores = [
         ImageScore(name, sample.label, sample.defect, float(score))
         for name, sample, score in zip(truth.names, cell.samples, cell_run.scores, strict=True)

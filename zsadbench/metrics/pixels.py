@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from zsadbench.errors import MetricError
 from zsadbench.metrics.bounds import error_bounds
 from zsadbench.metrics.counts import Keys, NegativeCounts, key_scores, score_keys
+from zsadbench.metrics.histograms import choose_edges
 from zsadbench.metrics.pro import Floats, aupro, regions
 from zsadbench.metrics.ranking import Ranking, auroc, average_precision, f1_max
 
@@ -22,6 +23,7 @@ class _Outcome(NamedTuple):
 
     metrics: dict[str, float | None]
     facts: dict[str, Any]
+    edges: NDArray[np.float32]
 
 
 class PixelCounts:
@@ -89,6 +91,10 @@ class PixelCounts:
         """
         return dict(self._look().facts)
 
+    def edges(self) -> NDArray[np.float32]:
+        """Return edges [E], descending, for histograms of these pixels (`metrics.histograms`)."""
+        return self._look().edges
+
     def _look(self) -> _Outcome:
         if self._outcome is None:
             ranking, weights, coarse = self._rank()
@@ -106,7 +112,7 @@ class PixelCounts:
                 "negatives": ranking.negatives,
                 "bound": None if self._negatives.exact else error_bounds(ranking, weights, self.aupro_limit, coarse),
             }
-            self._outcome = _Outcome(metrics, facts)
+            self._outcome = _Outcome(metrics, facts, choose_edges(ranking))
         return self._outcome
 
     def _check_finite(self, maps: NDArray[np.float32], names: Sequence[str] | None) -> None:

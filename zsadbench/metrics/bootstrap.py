@@ -1,0 +1,62 @@
+"""Bootstrap of every metric of one category from histograms of its images, without maps and without the method.
+
+Images are drawn with replacement within each label, so that every resample has as many normal and as many anomalous
+images as the category. A resample is a vector of weights, how often each image was drawn; the histograms of all
+resamples are one matrix product, and each is measured by the same functions as the records.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zsadbench.metrics.histograms import Histograms
+from zsadbench.metrics.pro import Floats, aupro
+from zsadbench.metrics.ranking import auroc, average_precision, f1_max
+
+RESAMPLES = 1000  # the ends of a 95 % interval then vary by a few percent of its width
+CONFIDENCE = 0.95
+_AT_ONCE = 256  # resamples; bounds the memory of their histograms to some tens of MB
+
+
+def draw(names: Sequence[str], labels: NDArray[Any], seed: str, resamples: int = RESAMPLES) -> NDArray[np.int64]:
+    """Return weights [R, N] of N images, how often each is drawn: within its label, as often as that has images.
+
+    The draw depends on the seed and the names alone, so that two methods that saw the same images, in any order, are
+    resampled alike.
+    """
+    order = np.argsort(np.asarray(names))
+    digest = hashlib.sha256("\n".join([seed, *sorted(names)]).encode()).digest()
+    generator = np.random.default_rng(np.frombuffer(digest, np.uint32))
+    weights = np.zeros((resamples, len(names)), np.int64)
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        weights[:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), resamples)
+    return weights
+
+
+def measure(histograms: Histograms, weights: NDArray[Any], aupro_limit: float | None = None) -> dict[str, Floats]:
+    """Return auroc, f1_max and ap of each row of weights [R, N] as [R] float64, NaN where undefined.
+
+    With an `aupro_limit` also aupro, which needs regions.
+    """
+    rows = []
+    for start in range(0, len(weights), _AT_ONCE):
+        for ranking, regions in histograms.rankings(weights[start : start + _AT_ONCE]):
+            values = [auroc(ranking), f1_max(ranking).value, average_precision(ranking)]
+            rows.append([*values, aupro(ranking, regions, aupro_limit)] if aupro_limit is not None else values)
+    table = np.array(rows, np.float64)  # None becomes NaN
+    table[np.isnan(table[:, 0])] = np.nan  # without one of the classes no metric says anything (as in records)
+    names = ("auroc", "f1_max", "ap", "aupro")
+    return dict(zip(names, table.T, strict=False))
+
+
+def percentile_interval(replicates: Floats) -> tuple[float, float]:
+    """Return (low, high) of replicates [R]: the percentile interval at `CONFIDENCE`, over the defined ones."""
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.nanquantile(replicates, [tail, 1 - tail])
+    return float(low), float(high)
