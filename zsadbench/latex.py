@@ -1,8 +1,8 @@
 r"""Tables as LaTeX source for a paper: `\input` them; the preamble needs \usepackage{booktabs} and nothing else.
 
 One `table` environment holds up to two datasets side by side, the image and pixel metrics of each under a rule. With
-categories as rows, published numbers in the cells, or a mark at some row (a leak, lacking categories), each dataset has
-a table of its own: there is no room, and a mark must not be read as if it were about both.
+categories as rows, more than the measured number in the cells, or a mark at some row (a leak, lacking categories), each
+dataset has a table of its own: there is no room, and a mark must not be read as if it were about both.
 """
 
 from __future__ import annotations
@@ -76,8 +76,12 @@ def render(tables: Sequence[Table], below: Sequence[Sequence[str]], notes: Seque
     `below` holds the notes of each table, `notes` those of all, printed under the last block; both are plain text.
     """
     lines = [line for table in tables for line in table.lines]
-    published = any(value.published for line in lines for value in line.values.values())
-    step = 1 if published or any(line.category != MEAN or wording.marks(line) for line in lines) else SIDE_BY_SIDE
+    wide = any(
+        value.published or value.interval or value.deviation is not None
+        for line in lines
+        for value in line.values.values()
+    )
+    step = 1 if wide or any(line.category != MEAN or wording.marks(line) for line in lines) else SIDE_BY_SIDE
     blocks = []
     for start in range(0, len(tables), step):
         own = [note for reasons in below[start : start + step] for note in reasons]
@@ -190,6 +194,11 @@ def _numbers(table: Table, line: Line | None) -> str:
 def _number(line: Line, value: Value) -> str:
     text = "--" if value.percent is None else wording.percent(value.percent)
     text = {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}", 0: text}[value.rank]
+    if value.interval:
+        low, high = (wording.percent(end) for end in value.interval)
+        text += rf"\,$_{{{low}}}^{{{high}}}$"
+    if value.deviation is not None:
+        text += rf" {{\scriptsize $\pm$ {wording.percent(value.deviation)}}}"
     if wording.gap(value, line):
         text += rf" {{\scriptsize {escape(f'[{wording.gap(value, line)}]')}}}"
     return f"{text} ({wording.percent(value.published.value)})" if value.published else text

@@ -41,6 +41,9 @@ class Value:
     covered: frozenset[str]  # categories where the metric is defined
     published: Number | None = None
     rank: int = 0  # 1 best, 2 second, 0 neither
+    interval: tuple[float, float] | None = None  # percent; of --ci (`zsadbench.intervals`)
+    deviation: float | None = None  # percent points over seeds; of --seeds (`zsadbench.seeds`)
+    seeds: int = 1  # runs that `percent` is the mean of
 
 
 class Name(NamedTuple):
@@ -103,7 +106,7 @@ def arrange(
             for group in _methods(of_dataset)
             for line in _lines(group, names[identity(group[0])], columns, known, level, library)
         ]
-        tables.append(Table(dataset, card.title if card else dataset, columns, _rank(lines)))
+        tables.append(Table(dataset, card.title if card else dataset, columns, rank(lines)))
     return tables
 
 
@@ -255,7 +258,7 @@ def _trained_on(records: Iterable[Record]) -> frozenset[str] | None:
     return None if None in sets else frozenset().union(*sets)
 
 
-def _rank(lines: Iterable[Line]) -> tuple[Line, ...]:
+def rank(lines: Iterable[Line]) -> tuple[Line, ...]:
     """Return the lines sorted, with ranks 1 and 2 set among comparable ones; equal values share a rank."""
     lines = sorted(lines, key=lambda line: line.order)
     groups: dict[tuple[str, str], list[Line]] = {}

@@ -11,7 +11,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tabulate import tabulate
 
@@ -21,6 +21,10 @@ from zsadbench.errors import RecordError, UnknownName
 from zsadbench.published import Library
 from zsadbench.results import Record
 from zsadbench.rows import MEAN, Column, Level, Line, Table, Value, arrange, name_methods, settle
+from zsadbench.seeds import over_seeds
+
+if TYPE_CHECKING:
+    from zsadbench.intervals import Resamples
 
 FORMATS = ("md", "latex", "csv")
 LEVELS = ("dataset", "category")
@@ -41,6 +45,10 @@ class Row(NamedTuple):
     trained_on: str  # "" for training-free methods
     published: float | None  # percent, as printed
     source: str  # of the published number: "file: table"
+    low: float | None = None  # the ends of the 95 % interval of --ci, percent
+    high: float | None = None
+    std: float | None = None  # sample standard deviation over the seeds of --seeds, percent points
+    n_seeds: int = 1
 
 
 def rows(
@@ -62,13 +70,16 @@ def render(
     *,
     cards: Mapping[str, DatasetCard] | None = None,
     library: Library | None = None,
+    resamples: Resamples | None = None,
+    seeds: bool = False,
 ) -> str:
     """Return the tables of some records as text in a format: "md", "latex" or "csv".
 
     `cards` maps dataset names to cards, for printed names and complete category lists (by default those of all dataset
     plugins); a dataset without a card is taken to have the categories of its records. `published` adds the papers'
-    numbers (from `library`, by default the shipped ones). Raises RecordError when the records must not share a table,
-    UnknownName for a format or level.
+    numbers (from `library`, by default the shipped ones), `resamples` of the records' runs bootstrap intervals. With
+    `seeds` runs that differ in their seed alone become rows of means and deviations. Raises RecordError when the
+    records must not share a table or lack what is asked for, UnknownName for a format or level.
     """
     if format not in FORMATS:
         raise UnknownName("table format", format, FORMATS)
@@ -78,11 +89,17 @@ def render(
     if not records:
         raise RecordError("there are no results to print; run `zsadbench run` first, or name its --out folder.")
     library = (library or Library.read()) if published else None
-    tables = arrange(records, level, _shipped_cards() if cards is None else cards, library)
+    cards = _shipped_cards() if cards is None else cards
+    tables = (over_seeds if seeds else arrange)(records, level, cards, library)
+    if resamples is not None:
+        tables = resamples.beside(tables, records)
     if format == "csv":
-        return _csv(_tidy(tables))
+        optional = [*(("low", "high") if resamples is not None else ()), *(("std", "n_seeds") if seeds else ())]
+        return _csv(_tidy(tables), optional)
     below = [wording.notes_below(table, records) for table in tables]
     notes = wording.notes(tables, records, name_methods(records), library)
+    if resamples is not None:
+        notes.insert(1, resamples.note())
     return (latex.render if format == "latex" else _markdown)(tables, below, notes)
 
 
@@ -113,14 +130,21 @@ def _row(table: Table, line: Line, column: Column, value: Value) -> Row:
         line.trained_on,
         number.value if number else None,
         f"{number.source}: {number.table}" if number else "",
+        low=value.interval[0] if value.interval else None,
+        high=value.interval[1] if value.interval else None,
+        std=value.deviation,
+        n_seeds=value.seeds,
     )
 
 
-def _csv(numbers: Iterable[Row]) -> str:
+def _csv(numbers: Iterable[Row], optional: Sequence[str]) -> str:
+    fields = [name for name in Row._fields if name not in Row._field_defaults or name in optional]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Row._fields)
-    writer.writerows(numbers)  # None becomes an empty field, a float its shortest exact form
+    writer.writerow(fields)
+    writer.writerows(
+        [getattr(number, name) for name in fields] for number in numbers
+    )  # None becomes an empty field, a float its shortest exact form
     return text.getvalue()
 
 
@@ -160,6 +184,10 @@ def _numbers(table: Table, line: Line) -> list[str]:
 def _number(line: Line, value: Value) -> str:
     marks = {1: ("**", "**"), 2: ("<u>", "</u>"), 0: ("", "")}[value.rank]
     parts = [wording.percent(value.percent).join(marks)]
+    if value.interval:
+        parts.append(f"[{wording.percent(value.interval[0])}, {wording.percent(value.interval[1])}]")
+    if value.deviation is not None:
+        parts.append(f"± {wording.percent(value.deviation)}")
     if wording.gap(value, line):
         parts.append(f"[{wording.gap(value, line)}]")
     if value.published:

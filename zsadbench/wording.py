@@ -60,15 +60,26 @@ def _units(lines: Sequence[Line]) -> Iterator[str]:
     if any(len(line.done) < line.total for line in lines if line.done) or any(gap(*value) for value in values):
         text += " [k of n]: the mean is over k of the n categories; for the others it is undefined or not done."
     yield text
+    yield from _seeds(lines)
     if any(line.leak for line in lines):
         yield f"{DAGGER} The checkpoint was trained on this dataset: not a zero-shot result, and not ranked."
     if any(SCOPES[line.scope] for line in lines):
         yield "Batch: images of one batch see each other; transductive: they see the whole test category."
 
 
+def _seeds(lines: Sequence[Line]) -> Iterator[str]:
+    counts = {line.name.title: value.seeds for line in lines for value in line.values.values()}
+    most = max(counts.values(), default=1)
+    if most > 1:
+        fewer = [f"{title} {count}" for title, count in counts.items() if count < most]
+        text = f"Means ± sample standard deviations (n - 1) over {most} runs that differ in their seed"
+        yield f"{text}; fewer runs: {', '.join(fewer)}." if fewer else f"{text}."
+
+
 def _protocol(done: Sequence[Record]) -> Iterator[str]:
     protocol = done[0].protocol if done else {}
-    shown = [f"{name} {protocol[name]}" for name in PROTOCOL_FIELDS if name in protocol]
+    used = {name: dict.fromkeys(str(record.protocol.get(name)) for record in done) for name in protocol}
+    shown = [f"{name} {'/'.join(used[name])}" for name in PROTOCOL_FIELDS if name in protocol]  # several seeds: 0/1/2
     if shown:
         yield f"Protocol: {', '.join(shown)}."
     if protocol.get("limit") is not None:
