@@ -45,6 +45,38 @@ def maps(
 
 
 @app.command()
+def efficiency(
+    runs: Runs,
+    out: Out,
+    dataset: Annotated[str, typer.Option(help="Where quality is shown; may be left out where a run has one.")] = "",
+    plugins: Plugins = None,
+) -> None:
+    """Draw quality against time and memory an image; needs `zsadbench profile` with the run's folder."""
+    add_plugins(plugins)
+    from zsadbench.figures import cost, drawing
+
+    drawing.check_suffix(out)
+    _save(cost.draw(*cost.collect(runs, dataset)), out)
+
+
+@app.command()
+def ranks(
+    runs: Runs,
+    out: Out,
+    level: Annotated[str, typer.Option(help="image or pixel.")] = "image",
+    metric: Annotated[str, typer.Option(help="auroc, f1_max, ap or aupro.")] = "auroc",
+) -> None:
+    """Draw the critical-difference figure: methods by average rank, bars over those that no test tells apart."""
+    from zsadbench import results, significance
+    from zsadbench.figures import drawing
+    from zsadbench.figures import ranks as drawn
+
+    drawing.check_suffix(out)
+    records = [record for run in runs for record in results.load_run(run)]
+    _save(drawn.draw(significance.analyse(records, level, metric)), out)
+
+
+@app.command()
 def study(
     name: Annotated[str, typer.Argument(help="A name of `zsadbench study --list`, or the path of a study file.")],
     out: Out,

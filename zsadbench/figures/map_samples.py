@@ -29,11 +29,12 @@ class Result(NamedTuple):
 def place(runs: Sequence[Path], dataset: str = "", category: str = "") -> tuple[str, str]:
     """Return dataset and category; "" stands for the only one that has results. Raises UnknownName, UsageError."""
     records = [record for run in runs for record in results.load_run(run) if record.status == "done"]
-    dataset = _only("dataset", dataset, {record.dataset for record in records})
-    return dataset, _only("category", category, {record.category for record in records if record.dataset == dataset})
+    dataset = only("dataset", dataset, {record.dataset for record in records})
+    return dataset, only("category", category, {record.category for record in records if record.dataset == dataset})
 
 
-def _only(kind: str, name: str, known: set[str]) -> str:
+def only(kind: str, name: str, known: set[str]) -> str:
+    """Return the name if it is known; "" stands for the only one. Raises UnknownName, UsageError."""
     if name in known or (not name and len(known) == 1):
         return name or next(iter(known))
     if name:
