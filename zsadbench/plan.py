@@ -117,7 +117,7 @@ def make_plan(request: Request, failures: Mapping[str, ZsadError] | None = None)
     """
     names = _expand(request.methods)
     for name in names:
-        _configure(name, request)  # a wrong name or option is told before a missing folder
+        configure(name, request)  # a wrong name or option is told before a missing folder
     sets = [datasets.create(name, request.data_root) for name in request.datasets]
     suited = {dataset.name: _suited(names, dataset.name, request) for dataset in sets}
     configured = {full: found for chosen in suited.values() for full, found in chosen.items()}
@@ -142,11 +142,24 @@ def make_plan(request: Request, failures: Mapping[str, ZsadError] | None = None)
     return Plan(tuple(tuple(group) for group in groups.values()), tuple(done), notes)
 
 
+def resolve_methods(request: Request) -> dict[str, tuple[type[Method], Any]]:
+    """Return the methods of a request without regard to datasets, by full name: (class, options).
+
+    Raises UnknownName, UsageError or OptionError.
+    """
+    found = {}
+    for name in _expand(request.methods):
+        method, full, config = configure(name, request)
+        found[full] = method, config
+    _refuse_unknown_targets(request, found)
+    return found
+
+
 def _suited(names: Sequence[str], target: str, request: Request) -> dict[str, tuple[type[Method], Any]]:
     """Return the methods that run on a dataset, by full name: (class, options)."""
     found = {}
     for name in names:
-        method, full, config = _configure(checkpoint_choice.preset(name, target, request), request)
+        method, full, config = configure(checkpoint_choice.preset(name, target, request), request)
         found[full] = method, config
     return found
 
@@ -189,7 +202,7 @@ def _unexpected_counts(dataset: Dataset, request: Request) -> Iterator[str]:
         )
 
 
-def _configure(name: str, request: Request) -> tuple[type[Method], str, Any]:
+def configure(name: str, request: Request) -> tuple[type[Method], str, Any]:
     """Resolve a method's name and options; returns (class, full name, options)."""
     method, full, _ = methods.lookup(name)
     return methods.configure(name, request.encoder, request.changes_of(method, full))

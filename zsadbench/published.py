@@ -131,6 +131,16 @@ class Library:
                     return number
         return None
 
+    def efficiency(self, method: str, encoder: str, size: int | None, metric: str) -> Number | None:
+        """Return a published efficiency of the same method, encoder SPEC and input size; None where there is none."""
+        for join in self.joins.get(method, ()):
+            if not encoder.startswith(join.encoder):
+                continue
+            for key, numbers in self.numbers.items():
+                if key[:4] == _place(join) and key[-2:] == ("efficiency", metric):
+                    return next((n for n in numbers if not n.suspect and n.resolution in (None, size)), None)
+        return None
+
 
 def _place(row: Number | Join) -> tuple[str, ...]:
     return row.source, row.table, row.method, row.variant

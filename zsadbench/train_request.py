@@ -64,9 +64,10 @@ def configure(request: TrainRequest, dataset: str) -> tuple[type[TrainableMethod
             f"{dataset}, or --dataset {trained_on}."
         )
     if request.epochs is not None:
-        config = replace(config, recipe=_with_epochs(config.recipe, request.epochs))
+        config = replace(config, recipe=with_epochs(config.recipe, request.epochs))
     return method, full, config
 
 
-def _with_epochs(recipe: TrainRecipe, epochs: int) -> TrainRecipe:
+def with_epochs(recipe: TrainRecipe, epochs: int) -> TrainRecipe:
+    """Return a recipe with another number of epochs in every stage."""
     return replace(recipe, stages=tuple(replace(stage, epochs=epochs) for stage in recipe.stages))

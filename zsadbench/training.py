@@ -85,17 +85,26 @@ def train(
     if _is_finished(job):
         return request.out
     make_folder(request.out)
-    with ThreadPoolExecutor(DECODERS) as pool, closing(Spill(request.out)) as spill:
-        cache = None
-        if memory_budget is not None and sum(stage.epochs for stage in job.method.recipe.stages) > 1:
-            cache = FeatureCache(len(job.samples), spill, request.out, memory_budget)
-        data = TrainingData(
-            job.dataset, job.samples, job.method.preprocess,
-            device=request.device, seed=request.seed, pool=pool, cache=cache,
-        )  # fmt: skip
-        position = _Loop(job, data, progress, save_every).run()
+    position = run_job(job, progress, save_every=save_every, memory_budget=memory_budget)
     _finish(job, position)
     return request.out
+
+
+def run_job(job: Job, progress: Progress, *, save_every: int, memory_budget: int | None) -> Position:
+    """Run the steps of a job from its last saved state to its end, and return the final position.
+
+    Nothing but that state is written. Raises DataError; Diverged when the loss is no number.
+    """
+    out, device, stages = job.request.out, job.request.device, job.method.recipe.stages
+    with ThreadPoolExecutor(DECODERS) as pool, closing(Spill(out)) as spill:
+        cache = None
+        if memory_budget is not None and sum(stage.epochs for stage in stages) > 1:
+            cache = FeatureCache(len(job.samples), spill, out, memory_budget)
+        data = TrainingData(
+            job.dataset, job.samples, job.method.preprocess,
+            device=device, seed=job.request.seed, pool=pool, cache=cache,
+        )  # fmt: skip
+        return _Loop(job, data, progress, save_every).run()
 
 
 def train_missing(plan: Plan, request: Request, progress: Progress) -> Plan:
