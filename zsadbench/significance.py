@@ -22,9 +22,14 @@ from zsadbench.rows import SCOPES, Name, check_protocols, identity, name_methods
 
 Floats = NDArray[np.float64]
 BlockKind = Literal["dataset", "category"]
+Place = tuple[str, str]  # dataset and category
 
 ALPHA = 0.05
 FEWEST_BLOCKS = 5  # below it no test is made: two methods cannot reach p < 0.1 in a Wilcoxon test over 4 blocks
+
+
+class NothingToCompare(RecordError):
+    """Results of fewer than two methods, or of methods that share no category."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Tests:
     wilcoxon_p: Floats  # [M, M], two-sided, corrected by Holm over all pairs; 1 on the diagonal
 
     def groups(self) -> list[tuple[int, int]]:
-        """Return (first, last) of the longest runs of methods, at least two, that Nemenyi's test does not tell apart."""
+        """Return (first, last) of the longest runs of two or more methods that Nemenyi's test does not tell apart."""
         return _alike(self.nemenyi_p)
 
 
@@ -61,61 +66,95 @@ class Ranking:
 def analyse(records: Iterable[Record], level: str, metric: str) -> Ranking:
     """Rank the methods of some records on one metric; rows whose checkpoint leaked do not take part.
 
-    Raises RecordError for records that must not be compared, fewer than two methods, or no category that all of them
-    have; MissingDependency without the packages of the extra `report`.
+    Raises RecordError for records that must not be compared, NothingToCompare for fewer than two methods or no category
+    that all of them have, MissingDependency without the packages of the extra `report`.
     """
-    records = [record for record in settle(records) if record.status == "done" and not record.setting.get("leak")]
-    check_protocols(records)
-    names = name_methods(records)
-    cells: dict[tuple[str, str], dict[tuple[str, str], float | None]] = {}
-    settings = {}
-    for record in records:
-        key = identity(record)
-        settings[key] = f"{record.setting.get('shots', 0)}-shot{SCOPES[record.setting.get('scope', 'image')]}"
-        cells.setdefault(key, {})[record.dataset, record.category] = getattr(record, level).get(metric)
-    if len(cells) < 2:
-        raise RecordError(f"got finished results of {len(cells)} methods; a comparison needs two. Run another method.")
-    places = sorted({place for found in cells.values() for place in found})
-    common = [place for place in places if all(found.get(place) is not None for found in cells.values())]
-    if not common:
-        raise RecordError(
-            f"no category has {level} {metric} for all of {', '.join(names[key].cli for key in cells)}; "
-            "run them on the same data, or leave some out."
-        )
-    kind, blocks = _blocks(common)
-    values = np.array([[_mean(found, block) for found in cells.values()] for block in blocks.values()])
+    contest = Contest.of(records, level, metric)
+    kind, blocks = _blocks(contest.common)
+    values = np.array([[contest.mean(method, block) for method in contest.cells] for block in blocks.values()])
     ranks = _average_ranks(values)
     order = np.argsort(ranks, kind="stable")
-    keys = [list(cells)[i] for i in order]
-    values = values[:, order]
     return Ranking(
         level,
         metric,
-        tuple(names[key] for key in keys),
-        tuple(settings[key] for key in keys),
+        tuple(contest.names[i] for i in order),
+        tuple(contest.settings[i] for i in order),
         ranks[order],
         kind,
         tuple(blocks),
-        values,
-        tuple("/".join(place) for place in places if place not in common),
-        _tests(values) if len(blocks) >= FEWEST_BLOCKS else None,
+        values[:, order],
+        contest.left_out,
+        _tests(values[:, order]) if len(blocks) >= FEWEST_BLOCKS else None,
     )
 
 
-def _blocks(places: Sequence[tuple[str, str]]) -> tuple[BlockKind, dict[str, list[tuple[str, str]]]]:
+@dataclass(frozen=True)
+class Contest:
+    """The finished cells of M methods that may be compared on one metric."""
+
+    level: str
+    metric: str
+    names: tuple[Name, ...]
+    settings: tuple[str, ...]
+    cells: tuple[dict[Place, Record], ...]
+    common: tuple[Place, ...]  # categories where every method has a value
+    left_out: tuple[str, ...]  # the other categories
+
+    @classmethod
+    def of(cls, records: Iterable[Record], level: str, metric: str) -> Contest:
+        """Choose what takes part. Raises RecordError as `analyse` does."""
+        records = [record for record in settle(records) if record.status == "done" and not record.setting.get("leak")]
+        check_protocols(records)
+        names = name_methods(records)
+        cells: dict[tuple[str, str], dict[Place, Record]] = {}
+        for record in records:
+            cells.setdefault(identity(record), {})[record.dataset, record.category] = record
+        if len(cells) < 2:
+            known = ", ".join(dict.fromkeys(record.dataset for record in records))
+            raise NothingToCompare(
+                f"got finished results of {len(cells)} methods on {known or 'no dataset'}; "
+                "expected two or more. Run another method."
+            )
+        places = sorted({place for found in cells.values() for place in found})
+        lacking = [
+            place
+            for place in places
+            if any(place not in found or getattr(found[place], level).get(metric) is None for found in cells.values())
+        ]
+        if lacking == places:
+            raise NothingToCompare(
+                f"no category has {level} {metric} for all of {', '.join(names[key].cli for key in cells)}; "
+                "run them on the same data, or leave some out."
+            )
+        return cls(
+            level,
+            metric,
+            tuple(names[key] for key in cells),
+            tuple(_setting(next(iter(found.values()))) for found in cells.values()),
+            tuple(cells.values()),
+            tuple(place for place in places if place not in lacking),
+            tuple("/".join(place) for place in lacking),
+        )
+
+    def mean(self, method: dict[Place, Record], places: Iterable[Place]) -> float:
+        """Return the mean of a method's metric over common categories, 0..1."""
+        average, _, _ = mean(getattr(method[place], self.level)[self.metric] for place in places)
+        assert average is not None  # common categories have a value
+        return average
+
+
+def _setting(record: Record) -> str:
+    return f"{record.setting.get('shots', 0)}-shot{SCOPES[record.setting.get('scope', 'image')]}"
+
+
+def _blocks(places: Sequence[Place]) -> tuple[BlockKind, dict[str, list[Place]]]:
     """Return the kind of block, and the categories of each."""
-    by_dataset: dict[str, list[tuple[str, str]]] = {}
+    by_dataset: dict[str, list[Place]] = {}
     for place in places:
         by_dataset.setdefault(place[0], []).append(place)
     if len(by_dataset) >= FEWEST_BLOCKS:
         return "dataset", by_dataset
     return "category", {"/".join(place): [place] for place in places}
-
-
-def _mean(values: dict[tuple[str, str], float | None], block: Sequence[tuple[str, str]]) -> float:
-    average, _, _ = mean(values[place] for place in block)
-    assert average is not None  # blocks hold categories that every method has
-    return average
 
 
 def _average_ranks(values: Floats) -> Floats:

@@ -151,17 +151,17 @@ def _csv(numbers: Iterable[Row], optional: Sequence[str]) -> str:
 def _markdown(tables: Sequence[Table], below: Sequence[list[str]], notes: Sequence[str]) -> str:
     parts = []
     for table, reasons in zip(tables, below, strict=True):
-        parts += [f"### {_escape(table.title)}", _markdown_table(table)]
+        parts += [f"### {escape_markdown(table.title)}", _markdown_table(table)]
         if reasons:
-            parts.append("\n".join(f"- {_escape(reason)}" for reason in reasons))
-    parts.append("\n".join(f"- {_escape(note)}" for note in notes))
+            parts.append("\n".join(f"- {escape_markdown(reason)}" for reason in reasons))
+    parts.append("\n".join(f"- {escape_markdown(note)}" for note in notes))
     return "\n\n".join(parts) + "\n"
 
 
 def _markdown_table(table: Table) -> str:
     by_category = any(line.category != MEAN for line in table.lines)
     text_columns = [*(["Category"] if by_category else []), "Method", "Setting", "Trained on"]
-    labels = [f"{level} {wording.LABELS.get(metric, _escape(metric))}" for level, metric in table.columns]
+    labels = [f"{level} {wording.LABELS.get(metric, escape_markdown(metric))}" for level, metric in table.columns]
     body = []
     for line in table.lines:
         texts = [
@@ -169,7 +169,7 @@ def _markdown_table(table: Table) -> str:
             " ".join([line.name.title, *wording.marks(line)]),
             line.setting or wording.DASH,
         ]
-        cells = [_escape(text) for text in (*texts, line.trained_on or wording.DASH)]
+        cells = [escape_markdown(text) for text in (*texts, line.trained_on or wording.DASH)]
         body.append(cells + _numbers(table, line))
     sides = ("left",) * len(text_columns) + ("right",) * len(labels)
     return tabulate(body, [*text_columns, *labels], tablefmt="pipe", disable_numparse=True, colalign=sides)
@@ -195,7 +195,7 @@ def _number(line: Line, value: Value) -> str:
     return " ".join(parts)
 
 
-def _escape(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Escape what Markdown would read as markup; an underscore inside a word stays, because Markdown keeps it."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*|]|\](?=[(\[]))", r"\\\1", text)
