@@ -15,6 +15,7 @@ from toy_tree import write_tree
 
 from zsadbench import checkpoints, datasets, encoders, methods, plugins, training
 from zsadbench.errors import DataError, RecordError, UnknownName, UsageError, WeightsError
+from zsadbench.recipes import Cosine
 from zsadbench.train_request import TrainRequest
 
 METHOD = "toy_trained.mvtec"
@@ -114,6 +115,13 @@ def test_learning_rates_follow_the_stages_schedule_also_after_a_resume(mvtec_tre
         rates.clear()
         resumed = train(mvtec_tree, tmp_path / f"cut{stop_at}")
         assert resumed.begun[1] > 0 and rates == expected[resumed.begun[1] :]
+
+
+def test_learning_rates_follow_prefix_and_schedule(mvtec_tree, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(mvtec_tree, tmp_path, Watch(stop_at=2 * 7 + 8))  # saved after six of the second stage's 13 steps
+    (group,) = torch.load(tmp_path / training.STATE, weights_only=True)["optimiser"]["param_groups"]
+    assert group["initial_lr"] == 0.1 and group["lr"] == pytest.approx(0.1 * Cosine(warm_up=0.2).factor(6, 13))
 
 
 def test_weights_depend_on_the_seed_alone(mvtec_tree, tmp_path):

@@ -11,11 +11,15 @@ from zsadbench.methods import (
     Augmentation, MethodCard, MultiStep, Prediction, Stage, TrainableMethod, TrainRecipe, register
 )
 from zsadbench.preprocess import Preprocess
+from zsadbench.recipes import Cosine
 
 WARP = Augmentation(rotation=30, translation=0.15, warp_chance=0.5, horizontal_flip=0.5, vertical_flip=0.5)
 STAGES = (
     Stage(2, 0.05, "first", ("scale",), schedule=MultiStep((3, 9), 0.5), augment=Augmentation(0.5, 0.5, 0.5, 0.7)),
-    Stage(1, 0.05, "second", ("shift", "unused"), "adamw", weight_decay=0.1, batch_size=2, augment=WARP),
+    Stage(
+        1, 0.05, "second", ("shift", "unused"), "adamw", weight_decay=0.1, batch_size=2,
+        schedule=Cosine(warm_up=0.2), rates=(("shift", 0.1),), augment=WARP,
+    ),
 )
 
 @dataclass(frozen=True)
