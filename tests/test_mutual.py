@@ -109,3 +109,14 @@ def test_values_are_reduced_over_references_alone() -> None:
     others = ~torch.eye(3, dtype=torch.bool)
     assert mutual.over_others(values, others).tolist() == [[2], [3], [6]]
     assert mutual.over_others(values, others, "min").tolist() == [[1], [2], [5]]
+
+
+@pytest.mark.parametrize(("count", "size"), [(2, 1), (7, 2), (9, 100), (16, 3)])
+def test_blocks_hold_each_pair_of_images_once(count, size):
+    pairs = [
+        (i, j)
+        for left, right in mutual._pair_blocks(0, count, size)
+        for i in range(left.start, left.stop)
+        for j in range(right.start, right.stop)
+    ]
+    assert sorted(pairs) == [(i, j) for i in range(count) for j in range(i + 1, count)]

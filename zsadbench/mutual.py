@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -43,22 +43,32 @@ def nearest_similarities(tokens: Tensor, masks: Tensor | None = None) -> Tensor:
 
     masks: [N, L] bool marks patches that are no references; an image with all patches marked keeps them all
     (specs/methods/fiseclip.md §11, A10). Every patch has cosine 1 with its own image. One product of two blocks of
-    images serves both directions, so the work is N * (N - 1) / 2 image pairs, up to blocks on the diagonal, and memory
-    is bounded by one block of products beside the result.
+    images serves both directions, so the work is N * (N - 1) / 2 image pairs, and memory is bounded by one block of
+    products beside the result.
     """
     count, patches, _ = tokens.shape
-    size = max(1, min(int(BLOCK_ELEMENTS**0.5 / patches), count // 2))
+    size = max(1, int(BLOCK_ELEMENTS**0.5 / patches))
     blocked = None if masks is None else masks & ~masks.all(dim=1, keepdim=True)
     nearest = tokens.new_empty(count, patches, count)
-    for i in range(0, count, size):
-        for j in range(i if size > 1 else i + 1, count, size):
-            left, right = slice(i, i + size), slice(j, j + size)
-            products = torch.einsum("ipd,jqd->ipjq", tokens[left], tokens[right])
-            nearest[left, :, right] = _without(products, blocked, right).amax(dim=3)
-            products = products.permute(2, 3, 0, 1)
-            nearest[right, :, left] = _without(products, blocked, left).amax(dim=3)
+    for left, right in _pair_blocks(0, count, size):
+        products = torch.einsum("ipd,jqd->ipjq", tokens[left], tokens[right])
+        nearest[left, :, right] = _without(products, blocked, right).amax(dim=3)
+        products = products.permute(2, 3, 0, 1)
+        nearest[right, :, left] = _without(products, blocked, left).amax(dim=3)
     nearest.diagonal(dim1=0, dim2=2).fill_(1)
     return nearest
+
+
+def _pair_blocks(start: int, stop: int, size: int) -> Iterator[tuple[slice, slice]]:
+    """Yield blocks of at most size x size images that hold each pair of different images start..stop once."""
+    if stop - start < 2:
+        return
+    middle = (start + stop) // 2
+    yield from _pair_blocks(start, middle, size)
+    yield from _pair_blocks(middle, stop, size)
+    for i in range(start, middle, size):
+        for j in range(middle, stop, size):
+            yield slice(i, min(i + size, middle)), slice(j, min(j + size, stop))
 
 
 def _without(products: Tensor, blocked: Tensor | None, references: slice) -> Tensor:
