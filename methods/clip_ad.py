@@ -109,6 +109,7 @@ class ClipAd(TrainableMethod):
         "sdp_plus_visa": VISA,
         "sdp_plus_mvtec": MVTEC,
         "sdp_plus_demo": ClipAdPlusConfig(
+            rvs="mean",  # what dbscan gives with the demo encoder, whose sentences are one cluster
             sigma=2.0,  # pixels of a small map
             trained_on="demo.train",
             recipe=TrainRecipe((Stage(epochs=4, lr=1e-2),), batch_size=8),

@@ -11,10 +11,11 @@ import pytest
 from test_cli import zsadbench
 from toy_tree import write_tree
 
-from zsadbench import methods, published, studies, study_tables
+from zsadbench import checkpoints, methods, published, studies, study_tables, training_job
 from zsadbench.errors import RecordError, UnknownName, UsageError
-from zsadbench.plan import Request
+from zsadbench.plan import Request, make_plan
 from zsadbench.protocol import Protocol
+from zsadbench.train_request import TrainRequest
 
 ROOT = Path(__file__).parents[1]
 NAMES = [study.name for study in studies.available()]
@@ -79,8 +80,9 @@ def numbers(text: str) -> dict[tuple[str, ...], float]:
 
 
 def test_the_studies_of_the_papers_are_there():
-    wanted = {f"clip_ad_table{number}" for number in (4, 5, 7, 8, 9, 10)} | {"clip_ad_multi_crop"}
-    assert set(NAMES) == wanted | {f"fiseclip_table{number}" for number in (2, 3, 4, 5)}
+    clip_ad = {f"clip_ad_table{number}" for number in (4, 5, "5_plus", 6, 7, 8, "8_plus", 9, 10, 11, 12)}
+    fiseclip = {f"fiseclip_table{number}" for number in (2, 3, 4, 5)}
+    assert set(NAMES) == clip_ad | fiseclip | {"clip_ad_multi_crop", "dual_anchor_table3", "dual_anchor_table_s2"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -99,11 +101,14 @@ def test_a_shipped_study_shows_every_row_of_its_table_that_is_not_left_out(name)
         (number.variant, number.dataset)
         for number in published.load()
         if (number.source, number.table, number.method) == (study.source, study.table, study.printed_method)
+        and number.level in ("image", "pixel")
     }
     shown = {(row.variant, row.dataset) for row in study.rows if row.variant is not None}
+    resnets = {("backbone=rn50", "mvtec"), ("backbone=rn101", "mvtec")}
     left_out = {
         "clip_ad_table7": {("unaligned", "headct"), ("unaligned", "brainmri"), ("unaligned", "clinicdb")},
-        "clip_ad_table8": {("backbone=rn50", "mvtec"), ("backbone=rn101", "mvtec")},
+        "clip_ad_table8": resnets,
+        "clip_ad_table8_plus": resnets,
     }
     assert printed - shown == left_out.get(name, set())
     assert not left_out.get(name) or "left out" in study.notes, "what is left out is said"
@@ -197,6 +202,77 @@ def test_rows_written_for_a_dataset_run_on_it_and_all_rows_on_any_other(tmp_path
     assert where(("mvtec",), data_root=mvtec_tree) == [("MVTec AD", "mvtec")]
     assert where((f"mvtec={mvtec_tree / 'mvtec'}",)) == [("MVTec AD", f"mvtec={mvtec_tree / 'mvtec'}")]
     assert where(("demo",)) == [("MVTec AD", "demo"), ("VisA", "demo"), ("ISIC", "demo")]
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "expected"),
+    [
+        ("dual_anchor_table_s2", "demo", ["dual_anchor"] * 3),  # of which the plan takes what suits the demo set
+        ("dual_anchor_table_s2", "btad", ["dual_anchor.mvtec_clip", "dual_anchor.mvtec_dinov2", "dual_anchor.mvtec"]),
+        ("clip_ad_table6", "demo", ["clip_ad.sdp_plus"] * 9),
+        ("clip_ad_table4", "demo", ["clip_ad"] * 5),
+    ],
+)
+def test_a_trained_row_gives_way_to_what_suits_another_dataset(name, dataset, expected):
+    assert [studies.suited(row, dataset) for row in studies.load(name).rows] == expected
+
+
+def trained(folder: Path) -> studies.Study:
+    """Two rows of SDP+ that share a checkpoint, and one that needs its own."""
+    text = SMALL.replace('method = "sdp"', 'method = "sdp_plus"').replace('"clip_ad"', '"clip_ad.sdp_plus"')
+    text = text.replace('table = "4"', 'table = "5"').replace('variant = "rvs=mean"\n', "")
+    text += """
+[[rows]]
+label = "Three layers"
+method = "clip_ad.sdp_plus"
+encoder = "tiny"
+options = { mapping_layers = 3, rvs = "mean", image_score = "sum" }
+"""
+    return studies.load(str(study_file(folder, text)))
+
+
+def test_trained_rows_of_a_kind_share_one_training(tmp_path, mvtec_tree):
+    study, calls = trained(tmp_path), []
+    place = {"data_root": mvtec_tree, "datasets": ("mvtec",), "checkpoint_folder": tmp_path / "checkpoints"}
+    jobs = studies.make_jobs(study, request(tmp_path / "run", **place))
+    assert [job.plan.trainings for job in jobs] == [{}] * 3, "VisA is not here"
+
+    def train(plan, own):
+        calls.append(own.out.name)
+        return plan
+
+    seen = [one.plan for one in studies.train_missing(jobs, train)]
+    assert calls == [] and [plan.cells for plan in seen] == [2, 2, 2]
+    assert studies.run(jobs, silent()) == 0
+    text = study_tables.render(study, jobs)
+    assert text.count("needs a checkpoint") >= 3
+    assert "Train them with `zsadbench train --method clip_ad.sdp_plus_visa --dataset visa" in text
+
+
+def test_a_row_is_planned_again_after_an_earlier_one_has_trained(tmp_path):
+    study = trained(tmp_path)
+    place = {"datasets": ("demo",), "encoder": "tiny", "checkpoint_folder": tmp_path / "checkpoints"}
+    jobs = studies.make_jobs(study, request(tmp_path / "run", **place))
+    requests = [job.plan.trainings["clip_ad.sdp_plus_demo"] for job in jobs]
+    assert requests[0].out == requests[1].out != requests[2].out
+    calls = []
+
+    def train(plan, own):
+        for training in plan.trainings.values():
+            calls.append(training.out)
+            write_checkpoint(training)
+        return make_plan(own)
+
+    ready = studies.train_missing(jobs, train)
+    assert calls == [requests[0].out, requests[2].out]
+    assert all(not job.plan.trainings and job.plan.cells == 4 for job in ready)
+
+
+def write_checkpoint(training: TrainRequest) -> None:
+    """Write the initial weights as if they were trained."""
+    job = training_job.prepare(training)
+    facts = {"environment": {}, "epochs": []}
+    checkpoints.save(training.out, job.method.trained.state_dict(), {**job.facts, **facts})
 
 
 def test_a_study_may_change_the_protocol_and_keeps_the_users_limit(tmp_path):

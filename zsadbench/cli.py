@@ -15,10 +15,12 @@ from zsadbench import cli_data, cli_figure, cli_train
 from zsadbench.cli_options import (
     AsJson,
     Categories,
+    Checkpoints,
     DataRoot,
     Device,
     Encoder,
     Limit,
+    NoTrain,
     Plugins,
     Quiet,
     Weights,
@@ -93,10 +95,8 @@ def run(
         list[str] | None,
         typer.Option(help="METHOD=PATH of trained weights: an official file, or a folder of ours; may be repeated."),
     ] = None,
-    checkpoints: Annotated[
-        Path, typer.Option(help="Folder where our own checkpoints are looked for, and trained if they are missing.")
-    ] = cli_train.CHECKPOINTS,
-    no_train: Annotated[bool, typer.Option("--no-train", help="Train nothing that is missing there.")] = False,
+    checkpoints: Checkpoints = cli_train.CHECKPOINTS,
+    no_train: NoTrain = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="METHOD.FIELD=VALUE; may be repeated.")] = None,
     categories: Categories = "",
     limit: Limit = None,
@@ -199,6 +199,8 @@ def study(
     out: Annotated[Path | None, typer.Option(help="Where records go; by default runs/studies/NAME.")] = None,
     encoder: Encoder = None,
     weights: Weights = None,
+    checkpoints: Checkpoints = cli_train.CHECKPOINTS,
+    no_train: NoTrain = False,
     categories: Categories = "",
     limit: Limit = None,
     device: Device = "auto",
@@ -206,7 +208,10 @@ def study(
     plugins: Plugins = None,
     quiet: Quiet = False,
 ) -> None:
-    """Run a paper's ablation table and print measured beside published numbers; a killed study goes on likewise."""
+    """Run a paper's ablation table and print measured beside published numbers; a killed study goes on likewise.
+
+    Trained rows find their checkpoints, or train them first, as in `run`.
+    """
     add_plugins(plugins)
     from zsadbench import studies, study_tables
 
@@ -226,11 +231,14 @@ def study(
         data_root=data_root,
         encoder=demo_encoder(encoder, names or [row.dataset for row in found.rows]),
         weights=weights_of(weights or []),
+        checkpoint_folder=checkpoints,
+        train=not no_train,
         categories=names_of(categories, "--categories") if categories else (),
         device=checked_device(device),
         protocol=Protocol(limit=limit),
     )
     jobs = studies.make_jobs(found, request)
+    jobs = studies.train_missing(jobs, lambda plan, own: cli_train.train_missing(plan, own, quiet))
     say(f"{len(jobs)} rows, {sum(job.plan.cells for job in jobs)} cells to run in {request.out} ({request.device})")
     try:
         with console_progress(quiet) as progress:

@@ -22,6 +22,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 Encoder = Annotated[str | None, typer.Option(help="Encoder SPEC for every method, e.g. open_clip:NAME/TAG.")]
 Weights = Annotated[list[str] | None, typer.Option(help="SPEC=PATH of a local weights file; may be repeated.")]
+Checkpoints = Annotated[
+    Path, typer.Option(help="Folder where our own checkpoints are looked for, and trained if they are missing.")
+]
+NoTrain = Annotated[bool, typer.Option("--no-train", help="Train nothing that is missing there.")]
 Categories = Annotated[str, typer.Option(help="Only these categories, separated by commas.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Images a category, drawn stratified by defect.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]

@@ -293,10 +293,13 @@ def lookup(name: str) -> tuple[type[Method], str, Any]:
 
 
 def trained_presets(method: type[Method], family: str = "") -> dict[str, Any]:
-    """Return the presets with trained weights, by name: all, or those named after a family, such as "sdp_plus_visa"."""
-    prefix = f"{family}_" if family else ""
-    presets = method.presets.items()
-    return {name: config for name, config in presets if name.startswith(prefix) and getattr(config, "trained_on", "")}
+    """Return the presets with trained weights, by name: all, or those of a family, such as "sdp_plus_visa"."""
+    trained = {name: config for name, config in method.presets.items() if getattr(config, "trained_on", "")}
+    if not family:
+        return trained
+    return {
+        name: config for name, config in trained.items() if name == f"{family}_{config.trained_on.partition('.')[0]}"
+    }
 
 
 def aliases(method: type[Method], full: str) -> tuple[str, ...]:

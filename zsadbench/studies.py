@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zsadbench import methods, options, plan, published, results
+from zsadbench import cross_dataset, methods, options, plan, published, results
 from zsadbench.errors import UnknownName, UsageError
 from zsadbench.plan import Plan, Request
 from zsadbench.protocol import Protocol
@@ -171,13 +171,14 @@ def make_jobs(study: Study, request: Request) -> list[Job]:
     """Plan every row, before anything runs.
 
     `request` holds what all rows share. Without datasets in it, every row runs on the paper's; on a dataset that some
-    rows are written for those run, on any other all of them. Its encoder replaces the rows'. Raises as `make_plan`.
+    rows are written for those run, on any other all of them. Its encoder replaces the rows',
+    and elsewhere than in the paper a trained preset gives way to the one that suits the dataset. Raises as `make_plan`.
     """
     jobs = []
     for row, dataset in _placed(study, request.datasets):
         own = replace(
             request,
-            methods=(row.method,),
+            methods=(suited(row, dataset.partition("=")[0]),),
             datasets=(dataset,),
             out=request.out / row.folder,
             encoder=request.encoder or row.encoder,
@@ -189,11 +190,36 @@ def make_jobs(study: Study, request: Request) -> list[Job]:
     return jobs
 
 
+def train_missing(jobs: Sequence[Job], train: Callable[[Plan, Request], Plan]) -> list[Job]:
+    """Train what rows lack and return the jobs with their new plans; `train` does it for one row.
+
+    A row is planned again just before, because an earlier one may have trained the same.
+    """
+    ready = []
+    for job in jobs:
+        if job.plan.trainings:
+            job = replace(job, plan=train(plan.make_plan(job.request), job.request))
+        ready.append(job)
+    return ready
+
+
 def run(jobs: Sequence[Job], progress: Progress) -> int:
     """Run the cells that are missing, row by row; returns how many failed. Raises RecordError as the runner."""
     from zsadbench import runner  # here, because it imports torch
 
     return sum(runner.run(job.plan, job.request, progress).failed for job in jobs if job.plan.cells)
+
+
+def suited(row: Row, dataset: str) -> str:
+    """Return the CLI name that a row runs under on a dataset.
+
+    Where its preset was trained on another dataset than the cross-dataset rule asks for, that is the family or method.
+    """
+    method, full, config = methods.lookup(row.method)
+    trained_on = getattr(config, "trained_on", "")
+    if dataset == row.dataset or trained_on in ("", cross_dataset.auxiliary(dataset)):
+        return row.method
+    return methods.aliases(method, full)[1]
 
 
 def _placed(study: Study, datasets: Sequence[str]) -> list[tuple[Row, str]]:
