@@ -105,9 +105,10 @@ class AdaClip(TrainableMethod):
         "demo": AdaClipConfig(
             encoder="demo",
             size=None,
+            clusters=4,  # of 144 patches; 20 would take most of them
             sigma=1.0,  # pixels of a small map
             trained_on="demo.train",
-            recipe=replace(_recipe(epochs=3), batch_size=8),
+            recipe=replace(_recipe(epochs=1), batch_size=4),
         ),
     }
     free_options = frozenset({"align_corners", "sigma"})
@@ -130,7 +131,7 @@ class AdaClip(TrainableMethod):
         if not 1 <= config.clusters <= encoder.grid**2:
             raise UsageError(
                 f"Option clusters is {config.clusters}; expected 1 to {encoder.grid**2}, the patches of an image of "
-                f"{encoder.spec!r}. Set {self.name or 'adaclip'}.clusters."
+                f"{encoder.spec!r}. Set adaclip.clusters."
             )
 
     def new_module(self) -> Network:
