@@ -2,7 +2,7 @@
 
 Paper: Zhou et al., "AnomalyCLIP: Object-agnostic Prompt Learning for Zero-shot Anomaly Detection", ICLR 2024, arXiv
 2310.18961; code read: zqhang/AnomalyCLIP@45ed4dd (specs/methods/anomalyclip.md). Not reproduced: the maps of four
-layers that were all the last one's (preset visa_multi sums four real ones, §10), and repeated resizing of position
+layers that were all the last one's (presets multi_* sum four real ones, §10), and repeated resizing of position
 embeddings. Official checkpoints bring their own embeddings of the prompts' words, which are CLIP's: ours are read.
 """
 
@@ -82,15 +82,15 @@ class AnomalyClip(TrainableMethod):
     presets = {
         "visa": AnomalyClipConfig(),
         "mvtec": AnomalyClipConfig(trained_on="mvtec"),
-        "visa_multi": AnomalyClipConfig(stages=4),
-        "mvtec_multi": AnomalyClipConfig(stages=4, trained_on="mvtec"),
+        "multi_visa": AnomalyClipConfig(stages=4),
+        "multi_mvtec": AnomalyClipConfig(stages=4, trained_on="mvtec"),
         "demo": AnomalyClipConfig(
             encoder="demo",
             size=None,
             activation=None,
             sigma=1.0,  # pixels of a small map
             trained_on="demo.train",
-            recipe=TrainRecipe((Stage(epochs=4, lr=1e-2, betas=(0.5, 0.999)),), batch_size=8),
+            recipe=TrainRecipe((Stage(epochs=3, lr=3e-3, betas=(0.5, 0.999)),), batch_size=8),
         ),
     }
     free_options = frozenset({"sigma"})
