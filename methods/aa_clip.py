@@ -77,6 +77,10 @@ class AaClipConfig(EncoderConfig):
     recipe: TrainRecipe = TrainRecipe((TEXT, IMAGE), batch_size=16)
 
 
+EPOCH15 = AaClipConfig(recipe=TrainRecipe((TEXT, replace(IMAGE, epochs=15)), batch_size=16))  # §9
+MEDICAL = AaClipConfig(domain="medical")
+
+
 class Raw(NamedTuple):
     """What the predictions of B images are made of, before they are scaled over their category."""
 
@@ -88,7 +92,7 @@ class Raw(NamedTuple):
 
 @register
 class AaClip(TrainableMethod):
-    """Presets name the training set; `epoch15` is the epoch of the published full-shot results (§9), 20 the last."""
+    """Presets name the training set; `epoch15` is where the published full-shot training ends (§9), 20 the default."""
 
     card = MethodCard(
         title="AA-CLIP",
@@ -103,8 +107,10 @@ class AaClip(TrainableMethod):
     presets = {
         "visa": AaClipConfig(),
         "mvtec": AaClipConfig(trained_on="mvtec"),
-        "visa_epoch15": AaClipConfig(recipe=TrainRecipe((TEXT, replace(IMAGE, epochs=15)), batch_size=16)),
-        "visa_medical": AaClipConfig(domain="medical"),
+        "visa_epoch15": EPOCH15,
+        "mvtec_epoch15": replace(EPOCH15, trained_on="mvtec"),
+        "visa_medical": MEDICAL,
+        "mvtec_medical": replace(MEDICAL, trained_on="mvtec"),
         "demo": AaClipConfig(
             encoder="demo",
             size=None,
