@@ -63,8 +63,8 @@ def draw(rows: Sequence[Row], dataset: str) -> Drawing:
     random = " *: random weights." if any(row.record.random_weights for row in shown) else ""
     return Drawing(
         figure,
-        f"Quality on {dataset} against cost on {devices[0]}, encoder passes of {images}. Lines: 10th to 90th percentile "
-        f"of the time. {shown[0].record.timed}{random}",
+        f"Quality on {dataset} against cost on {devices[0]}, encoder passes of {images}. Lines: 10th to 90th "
+        f"percentile of the time. {shown[0].record.timed}{random}",
     )
 
 

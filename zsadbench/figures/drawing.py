@@ -67,11 +67,11 @@ def marker(index: int) -> dict[str, Any]:
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
-def encode(figure: Figure, format: str) -> bytes:
-    """Return a figure as a file's bytes: "png" (300 dpi), "pdf" or "svg". Equal figures give equal bytes."""
+def encode(figure: Figure, format: str, dpi: int = 300) -> bytes:
+    """Return a figure as a file's bytes: "png", "pdf" or "svg". Equal figures give equal bytes."""
     buffer = io.BytesIO()
     with style():
-        figure.savefig(buffer, format=format, dpi=300, metadata=_NO_DATE[format])
+        figure.savefig(buffer, format=format, dpi=dpi, metadata=_NO_DATE[format])
     return buffer.getvalue()
 
 

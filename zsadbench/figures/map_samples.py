@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,9 +26,14 @@ class Result(NamedTuple):
     scores: list[ImageScore]
 
 
-def place(runs: Sequence[Path], dataset: str = "", category: str = "") -> tuple[str, str]:
+def finished(runs: Iterable[Path]) -> list[tuple[Path, Record]]:
+    """Return the finished cells of some runs, each with its run. Raises RecordError."""
+    return [(run, record) for run in runs for record in results.load_run(run) if record.status == "done"]
+
+
+def place(done: Iterable[tuple[Path, Record]], dataset: str = "", category: str = "") -> tuple[str, str]:
     """Return dataset and category; "" stands for the only one that has results. Raises UnknownName, UsageError."""
-    records = [record for run in runs for record in results.load_run(run) if record.status == "done"]
+    records = [record for _, record in done]
     dataset = only("dataset", dataset, {record.dataset for record in records})
     return dataset, only("category", category, {record.category for record in records if record.dataset == dataset})
 
@@ -42,13 +47,12 @@ def only(kind: str, name: str, known: set[str]) -> str:
     raise UsageError(f"--{kind} is missing; expected one with results: {', '.join(sorted(known)) or 'there is none'}.")
 
 
-def find(runs: Sequence[Path], dataset: str, category: str, methods: Sequence[str] = ()) -> list[Result]:
+def find(done: Iterable[tuple[Path, Record]], dataset: str, category: str, methods: Sequence[str] = ()) -> list[Result]:
     """Return the finished cells of a category: of the named methods in that order, by default of all, by title.
 
     A bare name stands for every preset of a method. Raises UnknownName for a method that the runs lack, RecordError
     where two cells differ in protocol or images.
     """
-    done = [(run, record) for run in runs for record in results.load_run(run) if record.status == "done"]
     found = [(run, record) for run, record in done if (record.dataset, record.category) == (dataset, category)]
     check_protocols(record for _, record in found)
     titles = name_methods(record for _, record in found)

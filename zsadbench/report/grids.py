@@ -1,0 +1,124 @@
+"""The tables of a report as plain texts; the page makes them sortable and escapes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from zsadbench import wording
+from zsadbench.figures.map_samples import ranking_errors
+from zsadbench.results import ImageScore, Record
+from zsadbench.rows import Column, Line, Name, Table, Value
+
+MOST_WRONG = 10  # samples of a category
+
+
+class Cell(NamedTuple):
+    """One cell: its text, the number that it is sorted by (None: sorted by text), and what is added in small."""
+
+    text: str
+    order: float | None = None
+    small: str = ""
+    rank: int = 0  # 1 best, 2 second
+
+
+class Grid(NamedTuple):
+    """A table: header and rows of equal length."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def results(table: Table, lines: Sequence[Line]) -> Grid:
+    """Return some rows of a table, with intervals where the values have them."""
+    rows = []
+    for line in lines:
+        texts = " ".join([line.name.title, *wording.marks(line)]), line.setting, line.trained_on
+        if line.status == "done":
+            numbers = [_number(line.values[column], line) for column in table.columns]
+        else:
+            numbers = [Cell(wording.STATUSES[line.status])] + [Cell(wording.DASH)] * (len(table.columns) - 1)
+        rows.append((*(Cell(text or wording.DASH) for text in texts), *numbers))
+    return Grid(("Method", "Setting", "Trained on", *map(_title, table.columns)), tuple(rows))
+
+
+def differences(first: Iterable[Table], second: Iterable[Table]) -> Grid:
+    """Return every number that two runs share, and the second's minus the first's, in percent points."""
+    others = {(table.dataset, line.name.cli): line for table in second for line in table.lines}
+    rows = []
+    for table in first:
+        for line in table.lines:
+            other = others.get((table.dataset, line.name.cli))
+            for column in table.columns if other else ():
+                a, b = (_percent(one, column) for one in (line, other) if one)
+                if a is not None and b is not None:
+                    values = Cell(wording.percent(a), a), Cell(wording.percent(b), b), Cell(f"{b - a:+.2f}", b - a)
+                    rows.append((Cell(table.title), Cell(line.name.title), Cell(_title(column)), *values))
+    return Grid(("Dataset", "Method", "Metric", "This run", "Other run", "Difference"), tuple(rows))
+
+
+def most_wrong(scores: Mapping[str, Sequence[ImageScore]]) -> Grid:
+    """Return the samples that methods (printed name -> scores) rank most wrongly, on average. Raises UsageError."""
+    errors = {title: ranking_errors(lines) for title, lines in scores.items()}
+    rows = []
+    for line in next(iter(scores.values())):
+        own = [error[line.sample] for error in errors.values()]
+        shares = [Cell(f"{100 * share:.0f}", share) for share in (sum(own) / len(own), *own)]
+        rows.append((Cell(line.sample), Cell((line.defect or "anomalous") if line.label else "normal"), *shares))
+    rows.sort(key=lambda row: (-(row[2].order or 0), row[0].text))
+    return Grid(("Sample", "Defect", "Mean", *errors), tuple(rows[:MOST_WRONG]))
+
+
+def methods(records: Iterable[Record], names: Mapping[str, Name]) -> Grid:
+    """Return what each row of the tables was made with: options, encoder, hashes, versions, device."""
+    rows: dict[str, tuple[Cell, ...]] = {}
+    for record in records:
+        encoder, environment = record.encoder, record.environment
+        versions = ", ".join(f"{name} {value}" for name, value in environment.items() if name != "device")
+        title = names[record.fingerprint].title
+        rows[title] = tuple(
+            Cell(text or wording.DASH)
+            for text in (
+                title,
+                ", ".join(f"{name}={value}" for name, value in record.options.items()),
+                ", ".join(str(encoder[name]) for name in ("spec", "size", "precision") if encoder.get(name)),
+                encoder.get("sha256", ""),
+                record.setting.get("checkpoint_sha256", ""),
+                environment.get("device", ""),
+                versions,
+            )
+        )
+    head = "Method", "Options", "Encoder", "Weights (sha256)", "Checkpoint (sha256)", "Device", "Versions"
+    return Grid(head, tuple(rows.values()))
+
+
+def data(records: Iterable[Record]) -> Grid:
+    """Return the images of each category: how many, and the hash of their list."""
+    rows = {
+        (record.dataset, record.category): (
+            Cell(record.dataset),
+            Cell(record.category),
+            Cell(str(record.data["samples"]), record.data["samples"]),
+            Cell(record.data["sha256"]),
+        )
+        for record in records
+    }
+    return Grid(("Dataset", "Category", "Images", "Sample list (sha256)"), tuple(rows.values()))
+
+
+def _title(column: Column) -> str:
+    return f"{wording.LEVELS[column[0]]} {wording.LABELS.get(column[1], column[1])}"
+
+
+def _percent(line: Line, column: Column) -> float | None:
+    value = line.values.get(column)
+    return value.percent if value else None
+
+
+def _number(value: Value, line: Line) -> Cell:
+    parts = [f"[{gap}]" if (gap := wording.gap(value, line)) else ""]
+    if value.interval:
+        parts.append(f"[{wording.percent(value.interval[0])}, {wording.percent(value.interval[1])}]")
+    if value.published:
+        parts.append(f"({wording.percent(value.published.value)})")
+    return Cell(wording.percent(value.percent), value.percent, " ".join(filter(None, parts)), value.rank)
