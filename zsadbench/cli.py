@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zsadbench import cli_data, cli_figure, cli_train
+from zsadbench import cli_data, cli_figure, cli_report, cli_train
 from zsadbench.cli_options import (
     AsJson,
     Categories,
@@ -49,6 +49,7 @@ app = typer.Typer(
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_figure.app, name="figure")
 app.command("train")(cli_train.train)
+app.command("report")(cli_report.report)
 
 
 class TableFormat(StrEnum):
