@@ -37,8 +37,9 @@ def maps(
     from zsadbench.figures import drawing, map_grid, map_samples
 
     drawing.check_suffix(out)
-    name, category = map_samples.place(runs, dataset.partition("=")[0], category)
-    found = map_samples.find(runs, name, category, names_of(methods, "--methods") if methods else ())
+    done = map_samples.finished(runs)
+    name, category = map_samples.place(done, dataset.partition("=")[0], category)
+    found = map_samples.find(done, name, category, names_of(methods, "--methods") if methods else ())
     data = datasets.create(dataset or name, data_root)
     chosen = map_samples.choose(found, data, names_of(samples, "--samples"), count)
     _save(map_grid.draw(map_grid.collect(found, data, chosen), overlay), out)
