@@ -43,8 +43,7 @@ class Differences:
 def compare(records: Iterable[Record], resamples: Resamples, dataset: str, level: str, metric: str) -> Differences:
     """Compare the methods of some records on one dataset.
 
-    Raises RecordError as `significance.analyse` does, and when files are missing beside a record; MissingDependency
-    without the packages of the extra `report`.
+    Raises RecordError as `significance.analyse` does, and when files are missing beside a record.
     """
     contest = significance.Contest.of((one for one in records if one.dataset == dataset), level, metric)
     values = np.array([contest.mean(method, contest.common) for method in contest.cells])

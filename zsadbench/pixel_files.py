@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -42,5 +43,5 @@ def load(run: Path, record: Record) -> Histograms:
         raise RecordError(
             f"{path} does not exist, so pixel metrics have no intervals: an older zsadbench ran the cell. {advice}"
         ) from None
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise RecordError(f"{path} does not hold the pixel histograms of its record: {error}. {advice}") from error

@@ -189,23 +189,27 @@ def _tests(values: Floats) -> Tests:
 
 def _wilcoxon_holm(values: Floats) -> Floats:
     """Return two-sided p values [M, M] of paired tests over the blocks, corrected for all pairs."""
+    pairs = combinations(range(values.shape[1]), 2)
+    return matrix(values.shape[1], holm([_wilcoxon(values[:, i] - values[:, j]) for i, j in pairs]))
+
+
+def _wilcoxon(differences: Floats) -> float:
+    """Return the exact p value; with equal differences the approximate one, because scipy would permute for seconds."""
     from scipy.stats import wilcoxon
 
-    pairs = list(combinations(range(values.shape[1]), 2))
-    differences = [values[:, i] - values[:, j] for i, j in pairs]
-    raw = [float(wilcoxon(d, zero_method="zsplit").pvalue) if d.any() else 1.0 for d in differences]
-    return matrix(values.shape[1], holm(raw))
+    if not differences.any():
+        return 1.0
+    distinct = len(np.unique(np.abs(differences[differences != 0]))) == len(differences)
+    method, correction = ("exact", False) if distinct else ("approx", True)
+    return float(wilcoxon(differences, zero_method="zsplit", method=method, correction=correction).pvalue)
 
 
 def holm(p: Sequence[float]) -> Floats:
-    """Return p values corrected by Holm's step-down method. Raises MissingDependency without the extra `report`."""
-    try:
-        from statsmodels.stats.multitest import multipletests
-    except ImportError as error:
-        raise MissingDependency(
-            f'Corrected p values need statsmodels ({error}). Install it: pip install "zsadbench[report]".'
-        ) from error
-    return np.asarray(multipletests(p, method="holm")[1], np.float64)
+    """Return p values corrected by Holm's step-down method (statsmodels' takes half a second a call)."""
+    order = np.argsort(p)
+    corrected = np.empty(len(p))
+    corrected[order] = np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return corrected
 
 
 def matrix(methods: int, p: Sequence[float] | Floats) -> Floats:

@@ -144,16 +144,28 @@ def _markdown(sections: Sequence[Section]) -> str:
 
 
 def _latex(sections: Sequence[Section]) -> str:
-    parts = []
+    parts = [latex.HEAD.rstrip()]
     for section in sections:
-        body = _marked(section, latex.escape, r"\textbf{{{}}}")
-        head = [latex.escape(text) for text in section.head]
+        head, *body = [
+            " & ".join(line) + r" \\"
+            for line in (
+                [latex.escape(text) for text in section.head],
+                *_marked(section, latex.escape, r"\textbf{{{}}}"),
+            )
+        ]
+        columns = "".join(side[0] for side in _sides(section))
         parts += [
             r"\begin{table}[tp]",
             r"\centering\footnotesize",
             r"\setlength{\tabcolsep}{3pt}",
             rf"\caption{{{latex.escape(section.title)}.}}",
-            tabulate(body, head, tablefmt="latex_booktabs_raw", disable_numparse=True, colalign=_sides(section)),
+            rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
+            r"\toprule",
+            head,
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
             r"\par\medskip\raggedright",
             "\\par\n".join(latex.escape(note) for note in section.notes),
             r"\end{table}",
