@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zsadbench import cli_data, cli_figure, cli_report, cli_train
+from zsadbench import cli_data, cli_figure, cli_profile, cli_report, cli_train
 from zsadbench.cli_options import (
     AsJson,
     Categories,
@@ -50,6 +50,7 @@ app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_figure.app, name="figure")
 app.command("train")(cli_train.train)
 app.command("report")(cli_report.report)
+app.command("profile")(cli_profile.profile)
 
 
 class TableFormat(StrEnum):
@@ -183,12 +184,44 @@ def table(
     published: Annotated[
         bool, typer.Option("--published", help="Show the papers' numbers beside the measured ones.")
     ] = False,
+    ci: Annotated[bool, typer.Option("--ci", help="Show 95 % bootstrap intervals, from resampled images.")] = False,
+    seeds: Annotated[
+        bool, typer.Option("--seeds", help="Mean and deviation of runs that differ in their seed alone.")
+    ] = False,
+    significance: Annotated[
+        bool, typer.Option("--significance", help="Which methods differ: average ranks and paired tests.")
+    ] = False,
+    efficiency: Annotated[
+        bool, typer.Option("--efficiency", help="What methods cost (`zsadbench profile`) beside quality.")
+    ] = False,
 ) -> None:
     """Print the results of one or more runs as a table."""
     from zsadbench import results, tables
 
-    records = [record for folder in runs or [DEFAULT_RUN] for record in results.load_run(folder)]
-    typer.echo(tables.render(records, format=format_.value, level=level.value, published=published).rstrip("\n"))
+    kinds = {"--ci": ci, "--seeds": seeds, "--significance": significance, "--efficiency": efficiency}
+    if sum(kinds.values()) > 1:
+        asked = " and ".join(name for name, wanted in kinds.items() if wanted)
+        raise UsageError(f"{asked} are different tables; print one at a time.")
+    folders = runs or [DEFAULT_RUN]
+    records = [record for folder in folders for record in results.load_run(folder)]
+    if efficiency:
+        from zsadbench import efficiency_table
+
+        typer.echo(efficiency_table.render_runs(folders, records, format_.value, published).rstrip("\n"))
+        return
+    if significance:
+        from zsadbench import intervals, significance_tables
+
+        text = significance_tables.render(records, intervals.Resamples(folders), format_.value)
+        typer.echo(text.rstrip("\n"))
+        return
+    resamples = None
+    if ci:
+        from zsadbench.intervals import Resamples  # here, because it imports NumPy and OpenCV
+
+        resamples = Resamples(folders)
+    text = tables.render(records, format_.value, level.value, published, resamples=resamples, seeds=seeds)
+    typer.echo(text.rstrip("\n"))
 
 
 @app.command()
