@@ -52,7 +52,7 @@ def differences(first: Iterable[Table], second: Iterable[Table]) -> Grid:
             for column in table.columns if other else ():
                 a, b = (_percent(one, column) for one in (line, other) if one)
                 if a is not None and b is not None:
-                    values = Cell(wording.percent(a), a), Cell(wording.percent(b), b), Cell(f"{b - a:+.2f}", b - a)
+                    values = Cell(wording.percent(a), a), Cell(wording.percent(b), b), Cell(f"{b - a:+z.2f}", b - a)
                     rows.append((Cell(table.title), Cell(line.name.title), Cell(_title(column)), *values))
     return Grid(("Dataset", "Method", "Metric", "This run", "Other run", "Difference"), tuple(rows))
 
