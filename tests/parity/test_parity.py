@@ -48,6 +48,7 @@ def assert_close(produced: torch.Tensor, expected: torch.Tensor, atol: float, rt
         "sdp_native",
         "sdp_plus_native",
         "adaclip_hsf",
+        "anomalyclip_multi",
     ],
 )
 def test_every_method_with_a_producer_commits_a_fixture(name: str) -> None:
