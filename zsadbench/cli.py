@@ -117,16 +117,20 @@ def run(
     save_maps: Annotated[
         bool, typer.Option("--save-maps", help="Keep every map for `figure maps`: at most 131 kB an image and method.")
     ] = False,
+    executor: Annotated[
+        str, typer.Option(help="Where cells run: here, or loky:N, dask://HOST:PORT or ray; results on a shared folder.")
+    ] = "",
     plugins: Plugins = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Run methods on datasets; finished cells are skipped, so a killed run goes on where it stopped."""
     add_plugins(plugins)
+    from zsadbench import executors
     from zsadbench import plan as planning
-    from zsadbench import runner
     from zsadbench.protocol import Protocol
 
+    backend = executors.parse(executor)
     names = names_of(datasets, "--datasets")
     protocol = Protocol(
         eval_size=_eval_size(eval_size),
@@ -164,7 +168,7 @@ def run(
     say(f"{plan.cells} cells to run, {len(plan.done)} already done in {out} (device: {request.device})")
     try:
         with console_progress(quiet) as progress:
-            summary = runner.run(plan, request, progress)
+            summary = executors.run(plan, request, progress, backend)
     except KeyboardInterrupt:
         say("Interrupted. Finished cells are kept; the same command goes on from there.")
         raise typer.Exit(130) from None

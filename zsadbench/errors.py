@@ -7,10 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class ZsadError(Exception):
     """Base of every error whose message is meant for the user."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let an error travel between processes as its class and message, whatever its constructor takes."""
+        return Exception.__new__, (type(self), str(self))
 
 
 class UsageError(ZsadError):
@@ -66,6 +71,10 @@ class ContractError(ZsadError):
 
 class MetricError(ZsadError):
     """Scores or masks that no metric can be computed from, such as NaN; names the image."""
+
+
+class ExecutorError(ZsadError):
+    """Workers that cannot be reached, or that end again and again."""
 
 
 class RecordError(ZsadError):

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from zsadbench import (
     __version__,
@@ -54,6 +54,16 @@ class Request:
         return {option: value for name in names for option, value in self.changes.get(name, {}).items()}
 
 
+class Tower(NamedTuple):
+    """The options that make an encoder, as `encoders.load_for` reads them; None where a method has no such option."""
+
+    encoder: str | None
+    size: int | None
+    activation: str | None
+    pos_embed: str | None
+    text_encoder: str | None
+
+
 @dataclass(frozen=True)
 class PlannedMethod:
     """A method with its final options and the hashes of everything its numbers depend on."""
@@ -71,10 +81,9 @@ class PlannedMethod:
     training: TrainRequest | None = None  # what would solve the problem, and can be done here
 
     @property
-    def tower(self) -> tuple[Any, ...]:
+    def tower(self) -> Tower:
         """What methods must agree on to share an encoder and its passes."""
-        own = (getattr(self.config, name, None) for name in ("encoder", "size", "activation", "pos_embed"))
-        return (*own, getattr(self.config, "text_encoder", ""))
+        return Tower(**{name: getattr(self.config, name, None) for name in Tower._fields})
 
 
 @dataclass(frozen=True)
@@ -128,13 +137,13 @@ def make_plan(request: Request, failures: Mapping[str, ZsadError] | None = None)
         full: _plan_method(method, full, config, request, identify, (failures or {}).get(full))
         for full, (method, config) in configured.items()
     }
-    groups: dict[tuple[Any, ...], list[Cell]] = {}
+    groups: dict[Tower, list[Cell]] = {}
     done = []
     for dataset, category, samples in work:
         for method in (planned[full] for full in suited[dataset.name]):
             cell = Cell(method, dataset, category, samples, _fingerprint(method, dataset, samples, request))
             path = results.record_path(request.out, dataset.name, method.name, category.name)
-            if _is_done(path, cell.fingerprint):
+            if is_done(path, cell.fingerprint):
                 done.append(path)
             else:
                 groups.setdefault(method.tower, []).append(cell)
@@ -291,7 +300,8 @@ def _fingerprint(planned: PlannedMethod, dataset: Dataset, samples: tuple[Sample
     )
 
 
-def _is_done(path: Path, fingerprint: str) -> bool:
+def is_done(path: Path, fingerprint: str) -> bool:
+    """Tell whether a record is there, finished, and what a cell of this fingerprint would give."""
     if not path.exists():
         return False
     try:

@@ -23,6 +23,7 @@ from zsadbench.errors import MissingDependency, PluginError, UnknownName, UsageE
 Plugin = TypeVar("Plugin")
 
 _registered: dict[str, type] = {}  # module name -> its plugin class; filled by @register alone
+_added: dict[Path, None] = {}  # users' folders, in order
 
 
 def folders(contract_file: str) -> list[str]:
@@ -34,6 +35,11 @@ def folders(contract_file: str) -> list[str]:
     module = Path(contract_file).resolve()
     candidates = [module.with_suffix(""), module.parent.parent / module.stem]
     return [str(folder) for folder in candidates if folder.is_dir()]
+
+
+def added_folders() -> tuple[Path, ...]:
+    """Return the users' folders that were added, for processes that this one starts."""
+    return tuple(_added)
 
 
 def add_folder(folder: Path) -> None:
@@ -49,6 +55,7 @@ def add_folder(folder: Path) -> None:
             path = importlib.import_module(f"zsadbench.{kind}").__path__
             if str(sub) not in path:
                 path.append(str(sub))
+                _added[Path(folder).resolve()] = None
     if not found:
         raise UsageError(
             f"--plugins {folder}: got a folder without plugins; expected {folder}/methods/*.py or datasets/*.py there."

@@ -26,7 +26,7 @@ from zsadbench.errors import NeedsCheckpoint, RecordError, ZsadError
 from zsadbench.evaluation import GroundTruth, evaluate, finished_maps
 from zsadbench.loading import ChunkStore, ImageBatch, positions
 from zsadbench.methods import Method, Prediction, TrainableMethod, check_prediction
-from zsadbench.plan import Cell, Plan, PlannedMethod, Request
+from zsadbench.plan import Cell, Plan, PlannedMethod, Request, Tower
 from zsadbench.preprocess import Preprocess, apply, decode_image
 from zsadbench.results import ImageScore, Record
 from zsadbench.spill import Parked, Spill
@@ -60,18 +60,30 @@ class Summary:
         return self.counts.get("failed", 0) + self.counts.get("refused", 0)
 
 
-def run(plan: Plan, request: Request, progress: Progress) -> Summary:
+def load_tower(tower: Tower, request: Request) -> Encoder | None:
+    """Return the encoder that methods share in a run, None for methods without. Raises WeightsError."""
+    precision = request.protocol.precision
+    return encoders.load_for(tower, device=request.device, precision=precision, weights=request.weights)
+
+
+def run(
+    plan: Plan,
+    request: Request,
+    progress: Progress,
+    load: Callable[[Tower, Request], Encoder | None] = load_tower,
+) -> Summary:
     """Run every cell of the plan and record it under `request.out`.
 
     A cell that fails is recorded as failed and the run goes on (unless `fail_fast`). Raises RecordError when results
-    cannot be written; what was finished before stays.
+    cannot be written; what was finished before stays. `load` is for a process that keeps encoders between runs.
     """
     make_folder(request.out)
     summary = Summary(skipped=len(plan.done))
     progress.begin(plan.cells, sum(len(cell.samples) for group in plan.groups for cell in group))
     with ThreadPoolExecutor(DECODERS) as pool, torch.inference_mode():
         for group in plan.groups:
-            for record in _run_group(group, request, progress, pool):
+            encoder = cache(partial(load, group[0].planned.tower, request))  # the group agrees on it
+            for record in _run_group(group, encoder, request, progress, pool):
                 summary.counts[record.status] = summary.counts.get(record.status, 0) + 1
                 progress.finish_cell(record)
     return summary
@@ -87,19 +99,24 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
-def _run_group(group: Sequence[Cell], request: Request, progress: Progress, pool: Executor) -> Iterator[Record]:
-    """Load the group's encoder once, then run its cells category by category."""
-    first = group[0].planned.config  # the group agrees on everything that makes an encoder
-    load_encoder = cache(
-        lambda: encoders.load_for(
-            first, device=request.device, precision=request.protocol.precision, weights=request.weights
-        )
-    )
+def _run_group(
+    group: Sequence[Cell],
+    load_encoder: Callable[[], Encoder | None],
+    request: Request,
+    progress: Progress,
+    pool: Executor,
+) -> Iterator[Record]:
+    """Make the group's methods, then run its cells category by category."""
     ready: dict[str, Method | ZsadError] = {}
     for planned in {cell.planned.name: cell.planned for cell in group}.values():
         ready[planned.name] = guard(partial(_prepare, planned, load_encoder), request)
-    for _, cells in groupby(group, key=lambda cell: (cell.dataset.name, cell.category.name)):
-        yield from _run_category(list(cells), ready, request, progress, pool)
+    for cells in by_category(group):
+        yield from _run_category(cells, ready, request, progress, pool)
+
+
+def by_category(group: Sequence[Cell]) -> list[list[Cell]]:
+    """Return the cells of a group in parts that see the same images: the least that can run on its own."""
+    return [list(cells) for _, cells in groupby(group, key=lambda cell: (cell.dataset.name, cell.category.name))]
 
 
 def _prepare(planned: PlannedMethod, load_encoder: Callable[[], Encoder | None]) -> Method:
