@@ -47,11 +47,13 @@ def run(tmp_path) -> Path:
         results.save(tmp_path, record)
     efficiency.save(tmp_path, measured("fast", 2.0))
     efficiency.save(tmp_path, measured("slow", 200.0, random_weights=True))
+    other = Record("fast", "toys (more)", "bolt", "done", title="FAST", setting=SETTING, image={"auroc": 0.9})
+    results.save(tmp_path, other)  # whose name begins like the first's
     return tmp_path
 
 
 def test_panels_show_quality_over_time_and_memory_with_one_marker_a_method(run):
-    figure, caption = cost.draw(*cost.collect([run]))
+    figure, caption = cost.draw(*cost.collect([run], "toys"))
     time, memory, pixel_time, _ = figure.axes
     assert (time.get_ylabel(), pixel_time.get_ylabel()) == ("image AUROC", "pixel AP")
     assert time.get_xscale() == "log" and memory.get_xscale() == "linear"
@@ -67,7 +69,7 @@ def test_panels_show_quality_over_time_and_memory_with_one_marker_a_method(run):
 def test_times_of_two_devices_are_refused(run):
     efficiency.save(run, measured("slow", 20.0, device="another"))
     with pytest.raises(RecordError, match="two devices"):
-        cost.draw(*cost.collect([run]))
+        cost.draw(*cost.collect([run], "toys"))
 
 
 def test_what_is_missing_is_named(run, tmp_path):
@@ -77,4 +79,4 @@ def test_what_is_missing_is_named(run, tmp_path):
         path.unlink()
     efficiency.save(run, measured("other", 1.0))
     with pytest.raises(RecordError, match="both a measured cost and a quality on toys"):
-        cost.draw(*cost.collect([run]))
+        cost.draw(*cost.collect([run], "toys"))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zsadbench import datasets, efficiency, efficiency_table, results
+from zsadbench import datasets, efficiency, efficiency_table, results, wording
 from zsadbench.efficiency_table import Row
 from zsadbench.errors import RecordError
 from zsadbench.figures import drawing
@@ -37,7 +37,9 @@ def draw(rows: Sequence[Row], dataset: str) -> Drawing:
 
     Raises RecordError where they were measured on two devices, or where none has both time and quality.
     """
-    qualities = [cell.column for cell in rows[0].cells if cell.column.startswith(f"{dataset} ")] if rows else []
+    labels = [f"{level} {wording.LABELS[metric]}" for level, metric in efficiency_table.QUALITY]
+    qualities = [f"{dataset} {label}" for label in labels]
+    qualities = [quality for quality in qualities if any(_value(row, quality) is not None for row in rows)]
     shown = [row for row in rows if any(_value(row, quality) is not None for quality in qualities)]
     if not shown:
         raise RecordError(
