@@ -6,8 +6,8 @@
 
 Encoders have random weights; methods run at the resolution that they were published with, or at the encoder's own. A
 round measures the bare pass and then every method on the same images; the number is the median over rounds of
-the ratio within a round. Not counted, because they happen once a category: text features (a stand-in for the text tower
-returns random ones) and references. Not counted either: decoding, and evaluation.
+the ratio within a round. Not counted, because they happen once a category: text features (the warm-up computes them)
+and references. Not counted either: decoding, and evaluation.
 
 With one thread on the CPU the clock is the process's CPU time, which a busy machine hardly moves.
 """
@@ -17,27 +17,28 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import open_clip as open_clip_library
 import torch
 from tabulate import tabulate
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout without installing it
 
-from zsadbench import loading, methods, mutual
+from zsadbench import encoders, loading, methods, mutual
 from zsadbench.datasets import Category
-from zsadbench.encoders import open_clip, tiny
-from zsadbench.encoders.base import Encoder, Options
+from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest
 from zsadbench.methods import Batch, Method, TrainableMethod
+from zsadbench.profiling import Stopwatch
 
-MODELS = {"vit_b_16_plus_240": "ViT-B-16-plus-240", "vit_l_14_336": "ViT-L-14-336", "tiny": ""}
+MODELS = {
+    "vit_b_16_plus_240": "open_clip:ViT-B-16-plus-240/laion400m_e31",
+    "vit_l_14_336": "open_clip:ViT-L-14-336/openai",
+    "tiny": "tiny",
+}
 METHODS = (
     "winclip,winclip.1shot,clip_surgery,clip_surgery.direct,clip_ad,fiseclip.se,fiseclip.fi,fiseclip,"
     "dual_image_clip,musc.pair,musc,patchcore"
@@ -54,58 +55,22 @@ class Candidate(NamedTuple):
     least: int
 
 
-class RandomText:
-    """Stands in for a text tower: text features are no part of the time per image."""
-
-    def __init__(self, joint_width: int) -> None:
-        self.joint_width = joint_width
-
-    def encode(self, sentences: Sequence[str], batch_size: int = 256) -> Tensor:
-        """Return random embeddings, all near one direction as those of one noun are: [K, J]."""
-        generator = torch.Generator().manual_seed(0)
-        spread = torch.randn(len(sentences), self.joint_width, generator=generator)
-        return 0.2 * spread + torch.randn(1, self.joint_width, generator=generator)
-
-
-def make_encoder(model: str, size: int | None, device: str) -> Encoder:
-    """Return an encoder of random weights at an input size (None: its own), without text tower."""
-    config = tiny.CONFIG if model == "tiny" else open_clip_library.get_model_config(MODELS[model])
-    with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in open_clip_library.CLIP(**config).state_dict().items()}
-    generator = torch.Generator().manual_seed(0)
-    tensors = {
-        name: _draw(name, shape, generator) for name, shape in shapes.items() if name.startswith("visual.")
-    }  # fmt: skip
-    options = Options(size=size, device=device)
-    encoder = open_clip.build(config, tensors, spec=f"random {model}", options=options, sha256="")
-    encoder.text = RandomText(encoder.joint_width or encoder.width)  # type: ignore[assignment]  # see RandomText
-    return encoder
-
-
-def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
-    if len(shape) == 1 and name.endswith("weight"):
-        return torch.ones(shape)
-    scale = shape[-1] ** -0.5 if len(shape) > 1 else 0.02
-    return scale * torch.randn(shape, generator=generator)
-
-
 def make_candidates(names: Sequence[str], model: str, device: str) -> dict[Encoder, list[Candidate]]:
     """Return the methods, ready to predict, by the encoder that they share."""
-    encoders: dict[int | None, Encoder] = {}
+    known: dict[int | None, Encoder] = {}
     found: dict[Encoder, list[Candidate]] = {}
     for name in names:
         kind, full, config = methods.lookup(name)
-        own = config.encoder.startswith(f"open_clip:{MODELS[model]}/")
-        size = config.size if own else None
-        if size not in encoders:
-            encoders[size] = make_encoder(model, size, device)
-        method = methods.build(kind, full, config, encoders[size])
+        size = config.size if config.encoder == MODELS[model] else None
+        if size not in known:
+            known[size] = encoders.load(MODELS[model], size=size, device=device, random_weights=True)
+        method = methods.build(kind, full, config, known[size])
         if isinstance(method, TrainableMethod):
             method.initialise(seed=0)
         if method.shots:
-            method.remember(make_batch(encoders[size], method.shots, seed=1))
+            method.remember(make_batch(known[size], method.shots, seed=1))
         least = method.batch_images or (2 if full.partition(".")[0] == "musc" else 1)
-        found.setdefault(encoders[size], []).append(Candidate(full, method, least))
+        found.setdefault(known[size], []).append(Candidate(full, method, least))
     return found
 
 
@@ -124,26 +89,6 @@ def predict(method: Method, batch: Batch) -> None:
     size = method.batch_images if method.scope == "batch" else None
     for part in batch.split(size or len(batch)):
         method.predict(part)
-
-
-class Stopwatch:
-    """Seconds of an action: CPU time of one thread, wall time of several or of a GPU."""
-
-    def __init__(self, device: str, threads: int) -> None:
-        self.device = device
-        self.clock = time.process_time if device == "cpu" and threads == 1 else time.perf_counter
-
-    def __call__(self, action: Callable[[], Any]) -> float:
-        """Return how long the action takes."""
-        self._wait()
-        start = self.clock()
-        action()
-        self._wait()
-        return self.clock() - start
-
-    def _wait(self) -> None:
-        if self.device != "cpu":
-            torch.cuda.synchronize(self.device)
 
 
 def measure_methods(
