@@ -3,7 +3,8 @@
 Paper: Cao et al., "AdaCLIP: Adapting CLIP with Hybrid Learnable Prompts for Zero-Shot Anomaly Detection", ECCV 2024,
 arXiv 2407.15795; code read: caoyunkang/AdaCLIP@e27ee32 (specs/methods/adaclip.md). Not reproduced: fp16 autocast, the
 choice of the best epoch on a test set (the last one counts), and k-means drawn from a global random state, which made
-an image's score depend on the images before it.
+an image's score depend on the images before it. Rounding prompts to float16 is an option: it turns the last bit of a
+number, which depends on the batch, into a thousandth.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from zsadbench import losses, prompts, semantic_fusion
 from zsadbench.datasets import Category
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest
-from zsadbench.encoders.text import TextEncoder
-from zsadbench.errors import UsageError, WeightsError
+from zsadbench.errors import UsageError
+from zsadbench.hybrid_prompts import HybridPrompts
 from zsadbench.methods import (
     Batch,
     EncoderConfig,
@@ -34,7 +35,7 @@ from zsadbench.methods import (
 )
 from zsadbench.postprocess import resize_maps
 from zsadbench.prompt_learning import deep_prompts
-from zsadbench.similarity import abnormal_logit, unit
+from zsadbench.similarity import abnormal_logit, text_tower, unit
 
 CHECKPOINT_PREFIX = "clip_model."  # of the keys in official files (§9)
 
@@ -58,6 +59,7 @@ class AdaClipConfig(EncoderConfig):
     prompt_kinds: Literal["static+dynamic", "static", "dynamic"] = "static+dynamic"  # summed (§12, ablations)
     prompt_length: int = 5  # M (§2)
     prompt_depth: int = 4  # J, blocks that get prompts (§2)
+    half_prompts: bool = False  # round prompts to float16 as the code does (§3, §4); off: see the module's docstring
     score: Literal["hsf", "hsf_paper", "class_token", "map_max"] = "hsf"  # §5; map_max: the paper's "w/o HSF"
     clusters: int = 20  # K (§2)
     cluster_weight: float = 0.2  # of the clusters beside the class token (§5)
@@ -113,13 +115,13 @@ class AdaClip(TrainableMethod):
     }
     free_options = frozenset({"align_corners", "sigma"})
 
-    trained: Network | None = None
+    trained: HybridPrompts | None = None
 
     def __init__(self, config: AdaClipConfig, encoder: Encoder) -> None:
         """Choose the layers. Raises WeightsError without a text tower, UsageError for clusters without patches."""
         super().__init__(config, encoder)
         self.layers = config.layers or encoder.stages(4)
-        self.text_tower = _text_tower(encoder)
+        self.text_tower = text_tower(encoder)
         self.prompts = prompts.get("adaclip")
         self.prompts_vision = "visual" in config.prompt_towers
         self.request = FeatureRequest(
@@ -134,20 +136,22 @@ class AdaClip(TrainableMethod):
                 f"{encoder.spec!r}. Set adaclip.clusters."
             )
 
-    def new_module(self) -> Network:
+    def new_module(self) -> HybridPrompts:
         """Return everything trainable, under the official names (§9)."""
-        return Network(self.config, len(self.layers), self.encoder, self.text_tower)
+        config, encoder = self.config, self.encoder
+        widths = {"visual": encoder.width, "text": self.text_tower.width}
+        return HybridPrompts(
+            {tower: width for tower, width in widths.items() if tower in config.prompt_towers},
+            self.text_tower.joint_width,
+            kinds=config.prompt_kinds,
+            length=config.prompt_length,
+            depth=config.prompt_depth,
+            projections=(len(self.layers), encoder.width),
+        )
 
-    def draw(self, module: Network, generator: torch.Generator) -> None:
-        """Draw prompts from N(0, 0.02) and linear layers as torch's `Linear` does (§4)."""
-        for name, parameter in module.named_parameters():
-            if "static_prompts" in name:
-                parameter.normal_(0.0, 0.02, generator=generator)
-        for layer in module.modules():
-            if isinstance(layer, nn.Linear):
-                bound = layer.in_features**-0.5
-                for parameter in layer.parameters():
-                    parameter.uniform_(-bound, bound, generator=generator)
+    def draw(self, module: HybridPrompts, generator: torch.Generator) -> None:
+        """Draw prompts and layers by the rules of §4."""
+        module.draw(generator)
 
     def own_names(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Drop the official prefix `clip_model.`."""
@@ -189,12 +193,11 @@ class AdaClip(TrainableMethod):
         features = batch.features(self.encoder, self.request)
         frozen = features.embedding if self.request.cls else None
         if self.prompts_vision:
-            tokens, embedding = self.prompted_pass(batch.images, network.prompts("visual", frozen))
+            tokens, embedding = self.prompted_pass(batch.images, self._prompts("visual", frozen))
         else:
             tokens, embedding = [features.tokens(layer) for layer in self.layers], features.embedding
-        patches = [unit(head(layer)) for head, layer in zip(network.patch_token_layer.head, tokens, strict=True)]
-        token = unit(network.cls_token_layer.head[0](embedding))
-        return Encoded(torch.stack(patches, dim=1), token, self.text_features(categories, frozen))
+        patches, token = network.project(tokens, embedding)
+        return Encoded(unit(patches), unit(token), self.text_features(categories, frozen))
 
     def prompted_pass(self, images: Tensor, contexts: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         """Run the vision tower with prompts behind the patches, replaced before each of the first blocks (§4.2).
@@ -209,11 +212,12 @@ class AdaClip(TrainableMethod):
             length = x.shape[1]
             for layer, block in enumerate(encoder.blocks, start=1):
                 if layer <= len(contexts):
-                    context = contexts[layer - 1].to(x.dtype).expand(len(x), -1, -1)
+                    context = contexts[layer - 1].expand(len(x), -1, -1)
                     x = torch.cat([x[:, :length], context], dim=1)
                 x = block(x)
-                found[layer] = x[:, encoder.prefixes : length]
-        return [found[layer].float() for layer in self.layers], encoder.project(x[:, 0])
+                if layer in self.layers:
+                    found[layer] = x[:, encoder.prefixes : length].float()
+        return [found[layer] for layer in self.layers], encoder.project(x[:, 0])
 
     def text_features(self, categories: Sequence[Category], frozen: Tensor | None) -> Tensor:
         """Return each image's own text features: unit rows [B, 2, J], normal and abnormal (§3).
@@ -221,7 +225,7 @@ class AdaClip(TrainableMethod):
         frozen: [B, J] embeddings that the dynamic prompts come from. Raises UsageError for prompts that would take a
         sentence's end token.
         """
-        contexts = self.ready().prompts("text", frozen)[1:]  # block 1 reads the sentences as they are
+        contexts = self._prompts("text", frozen)[1:]  # block 1 reads the sentences as they are
         per_image = any(len(context) > 1 for context in contexts)
         rows = list(categories) if per_image else list(dict.fromkeys(categories))
         ids = torch.cat([self._sentences(category) for category in rows])
@@ -245,17 +249,23 @@ class AdaClip(TrainableMethod):
         logits: [B, l, L] of the patches; chosen: [B, n] patches in the order in which k-means shall see them, None for
         the most abnormal ones.
         """
-        config, token = self.config, encoded.token
-        if config.score == "hsf":
-            if chosen is None:
-                chosen = semantic_fusion.most_abnormal(logits.mean(dim=1), config.clusters)
-            clusters = semantic_fusion.cluster_mean(encoded.patches, chosen, config.clusters, config.cluster_seed)
-        elif config.score == "hsf_paper":
-            abnormal = logits.mean(dim=1).sigmoid()
-            clusters = semantic_fusion.abnormal_cluster(encoded.patches, abnormal, config.clusters, config.cluster_seed)
-        if config.score in ("hsf", "hsf_paper"):
-            token = unit(config.cluster_weight * unit(clusters) + (1 - config.cluster_weight) * token)
-        return abnormal_logit(token[:, None], encoded.text, config.logit_scale)[:, 0]
+        token, weight = encoded.token, self.config.cluster_weight
+        if self.config.score in ("hsf", "hsf_paper"):
+            token = unit(weight * self._clusters(encoded, logits.mean(dim=1), chosen) + (1 - weight) * token)
+        return abnormal_logit(token[:, None], encoded.text, self.config.logit_scale)[:, 0]
+
+    def _clusters(self, encoded: Encoded, logits: Tensor, chosen: Tensor | None) -> Tensor:
+        """Return the unit vector [B, J] of the anomalous clusters; logits: [B, L] (§4.5)."""
+        count, seed = self.config.clusters, self.config.cluster_seed
+        if self.config.score == "hsf_paper":
+            return semantic_fusion.abnormal_cluster(encoded.patches, logits.sigmoid(), count, seed)
+        if chosen is None:
+            chosen = semantic_fusion.most_abnormal(logits, count)
+        return semantic_fusion.cluster_mean(encoded.patches, chosen, count, seed)
+
+    def _prompts(self, tower: str, frozen: Tensor | None) -> list[Tensor]:
+        contexts = self.ready().prompts(tower, frozen)
+        return [context.half().float() for context in contexts] if self.config.half_prompts else contexts
 
     def _sentences(self, category: Category) -> Tensor:
         """Return the token ids of a category's sentences, normal before abnormal: [K, C]."""
@@ -284,64 +294,6 @@ class AdaClip(TrainableMethod):
         return focal + losses.dice(map_, masks) + losses.dice(1 - map_, 1 - masks)
 
 
-class Heads(nn.Module):
-    """Linear layers side by side, under their official name."""
-
-    def __init__(self, count: int, inputs: int, outputs: int) -> None:
-        """Make the layers."""
-        super().__init__()
-        self.head = nn.ModuleList(nn.Linear(inputs, outputs) for _ in range(count))
-
-
-class Prompter(nn.Module):
-    """Static prompts of one tower, under their official name."""
-
-    def __init__(self, depth: int, length: int, width: int) -> None:
-        """Make the prompts."""
-        super().__init__()
-        self.static_prompts = nn.ParameterList(nn.Parameter(torch.empty(length, width)) for _ in range(depth))
-
-
-class Network(nn.Module):
-    """Everything trainable, under the official names (§9); an ablation lacks the parameters of what it removes."""
-
-    def __init__(self, config: AdaClipConfig, layers: int, encoder: Encoder, text: TextEncoder) -> None:
-        """Make parameters without meaningful values: they are drawn or loaded next."""
-        super().__init__()
-        self.depth = config.prompt_depth
-        joint_width = encoder.joint_width or encoder.width
-        for tower, width in (("visual", encoder.width), ("text", text.width)):
-            if tower in config.prompt_towers and "static" in config.prompt_kinds:
-                self.add_module(f"{tower}_prompter", Prompter(self.depth, config.prompt_length, width))
-            if tower in config.prompt_towers and "dynamic" in config.prompt_kinds:
-                heads = Heads(config.prompt_length, joint_width, width)
-                self.add_module(f"dynamic_{tower}_prompt_generator", heads)
-        self.patch_token_layer = Heads(layers, encoder.width, text.joint_width)
-        self.cls_token_layer = Heads(1, joint_width, text.joint_width)
-
-    def prompts(self, tower: Literal["visual", "text"], frozen: Tensor | None) -> list[Tensor]:
-        """Return the prompts before each of the first blocks, [B or 1, M, width] float16; none where a tower has none.
-
-        frozen: [B, J] embeddings of the unprompted images (§4.1). Rounding to float16 is the code's (§3, §4.2).
-        """
-        prompter = getattr(self, f"{tower}_prompter", None)
-        generator = getattr(self, f"dynamic_{tower}_prompt_generator", None)
-        if prompter is None and generator is None:
-            return []
-        dynamic = 0 if generator is None else torch.stack([head(frozen) for head in generator.head], dim=1)
-        static = [0] * self.depth if prompter is None else [prompt[None] for prompt in prompter.static_prompts]
-        return [(dynamic + prompt).half() for prompt in static]
-
-
 def _two_classes(probability: Tensor) -> Tensor:
     """Return normal and abnormal probability [B, 2, H, W] from the abnormal one [B, H, W]."""
     return torch.stack([1 - probability, probability], dim=1)
-
-
-def _text_tower(encoder: Encoder) -> TextEncoder:
-    if encoder.text is None:
-        raise WeightsError(
-            f"Encoder {encoder.spec!r} has no text tower; expected one that embeds images and text, such as "
-            "open_clip:ViT-L-14-336/openai or demo. Choose another with --encoder SPEC."
-        )
-    return encoder.text

@@ -13,6 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from zsadbench.similarity import unit
+
 PATCHES_PER_CLUSTER = 5  # of the patches that are clustered (§4.5)
 
 
@@ -23,7 +25,7 @@ def most_abnormal(scores: Tensor, clusters: int) -> Tensor:
 
 
 def cluster_mean(patches: Tensor, chosen: Tensor, clusters: int, seed: int) -> Tensor:
-    """Return the direction of the mean of all cluster centres among the chosen patches [B, n]: [B, J].
+    """Return the unit mean of all cluster centres among the chosen patches [B, n]: [B, J].
 
     k-means sees the layers of a patch side by side; a centre is the mean over its members and their layers (the code's
     version).
@@ -31,11 +33,11 @@ def cluster_mean(patches: Tensor, chosen: Tensor, clusters: int, seed: int) -> T
     layers = patches.gather(2, chosen[:, None, :, None].expand(-1, patches.shape[1], -1, patches.shape[3]))
     labels = cluster(layers.transpose(1, 2).flatten(2), clusters, seed)
     sizes = (labels[:, :, None] == labels[:, None, :]).sum(dim=2)  # of each member's cluster
-    return _weighted(layers.mean(dim=1), 1 / sizes)
+    return _weighted_direction(layers.mean(dim=1), 1 / sizes)
 
 
 def abnormal_cluster(patches: Tensor, abnormal: Tensor, clusters: int, seed: int) -> Tensor:
-    """Return the direction of the centre of the most abnormal cluster of all patches: [B, J] (the paper's version).
+    """Return the unit centre of the most abnormal cluster of all patches: [B, J] (the paper's version).
 
     abnormal: [B, L] probabilities; a cluster's is the mean of its members'. k-means sees the mean over the layers.
     """
@@ -44,7 +46,7 @@ def abnormal_cluster(patches: Tensor, abnormal: Tensor, clusters: int, seed: int
     together = (labels[:, :, None] == labels[:, None, :]).to(abnormal.dtype)
     score = (together @ abnormal[:, :, None]).squeeze(2) / together.sum(dim=2)  # of each member's cluster
     best = labels.gather(1, score.argmax(dim=1, keepdim=True))
-    return _weighted(means, labels == best)
+    return _weighted_direction(means, labels == best)
 
 
 def cluster(rows: Tensor, clusters: int, seed: int) -> Tensor:
@@ -56,6 +58,6 @@ def cluster(rows: Tensor, clusters: int, seed: int) -> Tensor:
     return torch.stack(labels).to(rows.device)
 
 
-def _weighted(rows: Tensor, weights: Tensor) -> Tensor:
-    """Return the sum of rows [B, n, J] with weights [B, n]: [B, J]."""
-    return (weights.to(rows.dtype)[:, None] @ rows).squeeze(1)
+def _weighted_direction(rows: Tensor, weights: Tensor) -> Tensor:
+    """Return the direction of the weighted sum of rows [B, n, J] with weights [B, n]: [B, J]."""
+    return unit((weights.to(rows.dtype)[:, None] @ rows).squeeze(1))

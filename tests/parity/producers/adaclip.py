@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 def produce(fixture: Fixture) -> dict[str, Tensor]:
     """Return the outputs of every image, each alone and with its own seed, and the loss of the first."""
     fixture.expect(
-        prompts_rounded_through_float16=True,
         kmeans="scikit-learn KMeans(n_init='auto'), drawn from numpy's global state",
         loss="focal(score) + sum over layers of focal + dice(abnormal) + dice(normal), batch 1, dice over mask rows",
     )
@@ -83,6 +82,7 @@ def make(fixture: Fixture, number: int) -> TrainableMethod:
         prompt_kinds=options["prompt_type"],
         prompt_length=options["prompt_length"],
         prompt_depth=options["prompt_depth"],
+        half_prompts=options["prompts_rounded_through_float16"],
         score="hsf" if options["use_hsf"] else "class_token",
         clusters=options["k_clusters"],
         cluster_weight=options["hsf_alpha"],
