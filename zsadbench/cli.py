@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zsadbench import cli_data, cli_figure, cli_profile, cli_report, cli_train
+from zsadbench import cli_check, cli_data, cli_figure, cli_profile, cli_report, cli_train
 from zsadbench.cli_options import (
     AsJson,
     Categories,
@@ -51,6 +51,7 @@ app.add_typer(cli_figure.app, name="figure")
 app.command("train")(cli_train.train)
 app.command("report")(cli_report.report)
 app.command("profile")(cli_profile.profile)
+app.command("check")(cli_check.check)
 
 
 class TableFormat(StrEnum):

@@ -23,7 +23,6 @@ from zsadbench.errors import MissingDependency, PluginError, UnknownName, UsageE
 Plugin = TypeVar("Plugin")
 
 _registered: dict[str, type] = {}  # module name -> its plugin class; filled by @register alone
-_added: dict[Path, None] = {}  # users' folders, in order
 
 
 def folders(contract_file: str) -> list[str]:
@@ -39,7 +38,10 @@ def folders(contract_file: str) -> list[str]:
 
 def added_folders() -> tuple[Path, ...]:
     """Return the users' folders that were added, for processes that this one starts."""
-    return tuple(_added)
+    contracts = [importlib.import_module(f"zsadbench.{kind}") for kind in ("methods", "datasets")]
+    own = {folder for contract in contracts for folder in folders(str(contract.__file__))}
+    paths = [path for contract in contracts for path in contract.__path__ if path not in own]
+    return tuple(dict.fromkeys(Path(path).parent for path in paths))
 
 
 def add_folder(folder: Path) -> None:
@@ -55,7 +57,6 @@ def add_folder(folder: Path) -> None:
             path = importlib.import_module(f"zsadbench.{kind}").__path__
             if str(sub) not in path:
                 path.append(str(sub))
-                _added[Path(folder).resolve()] = None
     if not found:
         raise UsageError(
             f"--plugins {folder}: got a folder without plugins; expected {folder}/methods/*.py or datasets/*.py there."
