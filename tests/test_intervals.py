@@ -121,6 +121,7 @@ def test_the_csv_has_the_ends_of_intervals_only_if_they_are_asked_for(runs, few)
 
 def test_latex_sets_the_ends_beside_the_value(runs, few):
     done = zsadbench("table", runs[0], "--ci", "--format", "latex")
+    assert r"\renewcommand{\arraystretch}" in done.stdout, "room for the ends"
     assert re.search(r"50\.0}?\\,\$_\{50\.0\}\^\{50\.0\}\$ &", done.stdout), done.stdout
 
 

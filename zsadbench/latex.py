@@ -53,6 +53,11 @@ class Block:
         return any(line.category != MEAN for table in self.tables for line in table.lines)
 
     @property
+    def intervals(self) -> bool:
+        """Tell whether values have intervals."""
+        return any(value.interval for table in self.tables for line in table.lines for value in line.values.values())
+
+    @property
     def texts(self) -> list[str]:
         """Return the headings of the text columns, which come first."""
         return [*(["Category"] if self.by_category else []), "Method", "Setting", "Trained on"]
@@ -105,6 +110,7 @@ def _environment(block: Block, notes: Sequence[str]) -> str:
             rf"\caption{{Anomaly detection on {titles}.}}",
             r"\footnotesize",
             r"\setlength{\tabcolsep}{3pt}",
+            *([r"\renewcommand{\arraystretch}{1.4}"] if block.intervals else []),  # room for their ends
             rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
             r"\toprule",
             *_header(block),

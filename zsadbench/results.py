@@ -1,8 +1,9 @@
 """The result record of one cell, where it lies, and how it is written and read.
 
 A cell is (method, dataset, category). Its record is `RUN/DATASET/METHOD/CATEGORY.json`, and beside it
-`CATEGORY.csv` holds the score of every image. Records are deterministic: no times, no paths. Numbers keep full
-precision; rounding happens in tables alone.
+`CATEGORY.csv` holds the score of every image and `CATEGORY.pixels.npz` histograms of its pixels
+(`zsadbench.pixel_files`). Records are deterministic: no times, no paths. Numbers keep full precision; rounding happens
+in tables alone.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Scores of one category as one histogram an image: enough for the metrics of any resample of its images.
 
 A metric of a resample needs counts, and counts of images add up: the resample's histogram is a weighted sum of rows.
-Pixels are counted between at most `2 * STEPS` edges. They are placed where the pooled curves bend, so that no bin of
-scores that differ holds more than a `STEPS`-th of them; scores inside one bin count as equal. Where the pixels have so
-few distinct scores that all of them are edges, and for image scores always, the metrics are exact.
+Pixels are counted between edges that are close where the pooled curves bend; scores inside one bin count as equal.
+Where pixels have so few distinct scores that all of them are edges, and for image scores always, metrics are exact.
 """
 
 from __future__ import annotations
@@ -18,7 +17,10 @@ from numpy.typing import NDArray
 from zsadbench.metrics.pro import Floats, regions
 from zsadbench.metrics.ranking import Ranking, rank
 
-STEPS = 1024  # measured on the demo set: metrics within 0.03 percent points of the exact ones, 3 kB an image
+# Pixel metrics of whole categories then differ from the exact ones by at most 0.14 percent points on the demo set (24
+# images of 96 pixels) and 0.05 on smooth random maps (60 to 100 images of 266 to 518 pixels), AP the most, at 0.6 to
+# 2.2 kB an image.
+STEPS = 1024
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,11 @@ class Histograms:
 def of_images(scores: NDArray[Any], labels: NDArray[Any]) -> Histograms:
     """Return exact histograms of image scores [N] with labels [N], anomalous where > 0."""
     ranking = rank(scores, labels)
-    edges = _corners(ranking)
+    edges = _descending(_corners(ranking))
     bins = np.searchsorted(-edges, -scores, side="left")
-    one = (bins[:, None] == np.arange(len(edges) + 1)).astype(np.float64)
+    own = bins[:, None] == np.arange(len(edges) + 1)
     positive = (labels > 0)[:, None]
-    return Histograms(edges, one * ~positive, one * positive, np.zeros_like(one))
+    return Histograms(edges, own & ~positive, own & positive, np.zeros_like(own))
 
 
 def pixel_histograms(
@@ -86,12 +88,12 @@ def _count(scores: NDArray[np.float32], mask: NDArray[np.bool_], edges: NDArray[
 def choose_edges(ranking: Ranking) -> NDArray[Any]:
     """Return at most `2 * STEPS` edges [E], descending, for the scores of a ranking.
 
-    Between two of them recall, false positive rate and the order of magnitude of the false positives grow by
-    1 / STEPS together on average, unless a single score makes them jump.
+    From one to the next recall, false positive rate and the order of magnitude of the false positives together grow by
+    3 / STEPS, unless a single score makes them jump: then it is fenced in.
     """
-    edges = _corners(ranking)
-    if len(edges) <= 2 * STEPS or not ranking.negatives:
-        return edges
+    corners = _corners(ranking)
+    if len(corners) <= 2 * STEPS or not ranking.negatives:
+        return _descending(corners)
     hits = ranking.true_positives
     recall = _interleaved(hits - ranking.hits, hits) / ranking.positives
     false = _interleaved(ranking.above, ranking.through) / ranking.positives
@@ -99,19 +101,17 @@ def choose_edges(ranking: Ranking) -> NDArray[Any]:
     position = (recall + false / most + np.log1p(false) / np.log1p(most)) / 3  # ROC, AU-PRO; AP and F1 at small rates
     after = np.flatnonzero(np.diff(np.floor(position * STEPS))) + 1
     jumps = after[position[after] - position[after - 1] > 1 / STEPS]
-    chosen = np.unique(np.concatenate(([0, len(position) - 1], after, jumps - 1)))
-    return np.unique(_corner_scores(ranking)[chosen])[::-1]
+    return _descending(corners[np.concatenate(([0, len(corners) - 1], after, jumps - 1))])
 
 
 def _corners(ranking: Ranking) -> NDArray[Any]:
-    """Return every score, descending, where the curves have a corner."""
-    return np.unique(_corner_scores(ranking))[::-1]
-
-
-def _corner_scores(ranking: Ranking) -> NDArray[Any]:
-    """Return [2 K], descending: just above each score of the positives, and that score."""
+    """Return the scores [2 K], descending, where curves have a corner: just above each one of a positive, and that."""
     scores = ranking.thresholds
     return _interleaved(np.nextafter(scores, np.array(np.inf, scores.dtype)), scores)
+
+
+def _descending(scores: NDArray[Any]) -> NDArray[Any]:
+    return np.unique(scores)[::-1]
 
 
 def _interleaved(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
