@@ -294,3 +294,11 @@ def test_the_log_holds_what_differs_from_run_to_run(mvtec_tree, tmp_path, toys):
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["category"] for line in lines] == ["bottle", "grid"]
     assert all(line["seconds_predict"] >= 0 and line["images"] == 13 for line in lines)
+
+
+def test_a_method_that_waits_for_the_whole_category_lets_every_image_be_decoded_once(mvtec_tree, tmp_path, monkeypatch):
+    decode, decoded = runner.decode_image, []
+    monkeypatch.setattr(runner, "decode_image", lambda path: decoded.append(path) or decode(path))
+    protocol = Protocol(batch_size=2)  # more chunks than a store keeps images of
+    run(mvtec_tree, tmp_path, ["musc"], encoder="tiny", protocol=protocol, categories=("bottle",))
+    assert len(decoded) == len(set(decoded)) == 13

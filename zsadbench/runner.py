@@ -210,9 +210,12 @@ def _run_shared(
         if method.encoder is not None:
             key = method.encoder.key
             store.expected[key] = method.request | store.expected.get(key, method.request)
+    waiting = {run.method.encoder for run in runs if run.method.scope == "category" and run.method.request.keys()}
     for chunk in range(len(store)):
         store.prefetch(chunk)
         store.prefetch(chunk + 1)
+        for encoder in waiting:  # once the category is complete, its decoded images would be gone
+            guard(partial(store.features, chunk, encoder, store.expected[encoder.key]), request)
         stop = min((chunk + 1) * store.size, len(first.samples))
         for cell_run in runs:
             cell_run.advance(stop, request)
