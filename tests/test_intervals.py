@@ -142,6 +142,7 @@ def test_significance_prints_ranks_and_differences(runs, few):
     assert done.returncode == 0, done.stderr
     assert "### Average ranks" in done.stdout and "### MVTec AD: differences in image AUROC" in done.stdout
     assert "No test of ranks is made over fewer than 5 categories" in done.stdout
+    assert "- Protocol: eval_size input" in done.stdout
 
 
 def test_different_tables_are_printed_one_at_a_time(runs):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
 from typing import Any
 
@@ -178,12 +179,15 @@ def test_methods_that_agree_on_every_image_have_p_one():
 
 
 def test_the_markdown_shows_ranks_tests_and_differences():
-    text = significance_tables.render([*grid(VALUES), record("a", "visa/x", 0.5)], Fake())
+    records = [*grid(VALUES), record("a", "visa/x", 0.5), record("leaky", "mvtec/0", 0.99, leak=True)]
+    text = significance_tables.render(records, Fake())
     assert "| Friedman, p " in text and "critical difference" in text
     assert "### MVTec AD: differences in pixel AU-PRO" in text
     assert "Holm-corrected for 6 pairs" in text and "**" in text
     assert "### VisA" not in text, "one method has nothing to be compared with"
     assert "got finished results of 1 methods on visa" in text
+    assert "because the checkpoint was trained on the dataset: leaky on mvtec" in text
+    assert re.search(r"Wilcoxon's test, Holm-corrected, tells \d of 6 pairs apart", text)
 
 
 def test_the_csv_has_every_metric_and_pair_at_full_precision():

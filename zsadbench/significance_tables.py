@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
+import numpy as np
 from tabulate import tabulate
 
 from zsadbench import datasets, latex, wording
 from zsadbench.differences import Differences, compare
 from zsadbench.intervals import Resamples
 from zsadbench.results import Record
-from zsadbench.rows import COLUMNS, Column
+from zsadbench.rows import COLUMNS, Column, name_methods
 from zsadbench.significance import ALPHA, FEWEST_BLOCKS, NothingToCompare, Ranking, analyse
 from zsadbench.tables import escape_markdown
 
@@ -61,7 +62,10 @@ def render(records: Sequence[Record], resamples: Resamples, format: str = "md") 
         return _csv(rankings, differences)
     titles = {listing.name: listing.card.title for listing in datasets.available() if listing.card}
     sections = [_ranks(rankings), *(_pairs(one, titles.get(one.dataset, one.dataset)) for one in differences)]
-    sections[-1].notes.extend(problems)
+    done = [record for record in records if record.status == "done"]
+    leaks = dict.fromkeys(f"{record.method} on {record.dataset}" for record in done if record.setting.get("leak"))
+    told = [f"Left out, because the checkpoint was trained on the dataset: {', '.join(leaks)}."] if leaks else []
+    sections[-1].notes.extend([*problems, *told, *wording.conditions(done, name_methods(done))])
     return (_latex if format == "latex" else _markdown)(sections)
 
 
@@ -73,9 +77,10 @@ def _ranks(rankings: Sequence[Ranking]) -> Section:
         ranks = [one.average_ranks[one.names.index(name)] for one in rankings]
         body.append((name.title, setting, *(f"{rank:.2f}" for rank in ranks)))
     tests = [one.tests for one in rankings]
-    if all(test is not None for test in tests):
+    if any(tests):
+        differences = [f"{test.critical_difference:.2f}" if test else wording.DASH for test in tests]
         body.append(("Friedman, p", "", *(_p(test.friedman_p if test else None) for test in tests)))
-        body.append(("critical difference", "", *(f"{test.critical_difference:.2f}" if test else "" for test in tests)))
+        body.append(("critical difference", "", *differences))
     head = ("Method", "Setting", *(_label(one.level, one.metric) for one in rankings))
     return Section("Average ranks", head, 2, body, set(), list(_rank_notes(rankings)))
 
@@ -89,14 +94,18 @@ def _rank_notes(rankings: Sequence[Ranking]) -> Iterator[str]:
         which = "" if len(blocks) == 1 else f" for {', '.join(labels)}"
         yield f"1 is best. Average ranks over {count} {kind}{which}; methods of all settings are ranked together."
         if count < FEWEST_BLOCKS:
-            yield f"No test of ranks is made over fewer than {FEWEST_BLOCKS} {kind}: none could find a difference."
+            yield f"No test of ranks is made over fewer than {FEWEST_BLOCKS} {kind}: it would say next to nothing."
     if any(one.kind == "category" for one in rankings):
         yield "Categories of one dataset are less independent than datasets: ranks over them look surer than they are."
     for one in rankings:
         if one.tests:
             runs = [" = ".join(name.title for name in one.names[i : j + 1]) for i, j in one.tests.groups()]
-            told = "; ".join(runs) or "no two methods"
-            yield f"{_label(one.level, one.metric)}, not told apart by Nemenyi's test at {ALPHA:g}: {told}."
+            p = one.tests.wilcoxon_p[np.triu_indices(len(one.names), 1)]
+            yield (
+                f"{_label(one.level, one.metric)}, not told apart by Nemenyi's test at {ALPHA:g}: "
+                f"{'; '.join(runs) or 'no two methods'}. Wilcoxon's test, Holm-corrected, tells {(p < ALPHA).sum()} of "
+                f"{p.size} pairs apart (--format csv lists them)."
+            )
     left_out = dict.fromkeys(place for one in rankings for place in one.left_out)
     if left_out:
         yield f"Left out for some metric, because some method has no value there: {', '.join(left_out)}."

@@ -48,8 +48,12 @@ def notes(
     """Return what holds for all tables: units, ranks, marks, protocol, encoders, warnings and sources."""
     done = [record for record in records if record.status == "done"]
     lines = [line for table in tables for line in table.lines]
-    found = [*_units(lines), *_protocol(done), *_demo(done), *_encoders(done, names)]
-    return found + (_sources(lines, library) if library else [])
+    return [*_units(lines), *conditions(done, names), *(_sources(lines, library) if library else [])]
+
+
+def conditions(done: Sequence[Record], names: Mapping[tuple[str, str], Name]) -> list[str]:
+    """Return what finished records were made with: protocol, demo data or weights, encoders."""
+    return [*_protocol(done), *_demo(done), *_encoders(done, names)]
 
 
 def _units(lines: Sequence[Line]) -> Iterator[str]:
