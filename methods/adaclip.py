@@ -113,7 +113,7 @@ class AdaClip(TrainableMethod):
             recipe=replace(_recipe(epochs=1), batch_size=4),
         ),
     }
-    free_options = frozenset({"align_corners", "sigma"})
+    free_options = frozenset({"sigma"})
 
     trained: HybridPrompts | None = None
 

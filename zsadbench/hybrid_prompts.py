@@ -64,11 +64,11 @@ class HybridPrompts(nn.Module):
         """
         static = getattr(self, f"{tower}_prompter", None)
         generator = getattr(self, f"dynamic_{tower}_prompt_generator", None)
-        if static is None and generator is None:
-            return []
-        dynamic = 0 if generator is None else torch.stack([head(frozen) for head in generator.head], dim=1)
-        blocks = [0] * self.depth if static is None else [prompts[None] for prompts in static.static_prompts]
-        return [dynamic + prompts for prompts in blocks]
+        contexts = [] if static is None else [prompts[None] for prompts in static.static_prompts]
+        if generator is None:
+            return contexts
+        dynamic = torch.stack([head(frozen) for head in generator.head], dim=1)
+        return [dynamic + context for context in contexts] or [dynamic] * self.depth
 
     def project(self, tokens: list[Tensor], embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Project patch tokens [B, L, D] of l layers and the image embedding [B, J]: [B, l, L, J] and [B, J] (§4.3)."""
