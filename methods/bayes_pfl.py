@@ -27,24 +27,26 @@ from zsadbench.errors import UsageError
 from zsadbench.flow_network import Network
 from zsadbench.image_scores import Evidence
 from zsadbench.methods import (
+    Augmentation,
     Batch,
+    Cosine,
     EncoderConfig,
     MethodCard,
     Prediction,
     Scope,
+    Stage,
     TrainableMethod,
     TrainingBatch,
+    TrainRecipe,
     register,
 )
 from zsadbench.postprocess import resize_maps
 from zsadbench.prompt_flows import Draws, Noise, kl_divergence
 from zsadbench.prompt_learning import splice
-from zsadbench.recipes import Augmentation, Cosine, Stage, TrainRecipe
 from zsadbench.similarity import text_tower, unit
 
 IMAGE_STAGE = "image"  # name of the training's second stage
 SMALL_DEFECTS = frozenset({"capsules", "macaroni1", "macaroni2", "pipe_fryum", "screw", "cashew", "chewinggum"})  # §6
-
 
 BETAS = (0.5, 0.999)  # §8
 RATES = (("prompt", 1e-3), ("temperature", 1e-2), ("PFL", 1e-3))  # §8
@@ -60,11 +62,11 @@ RECIPE = TrainRecipe(
 MVTEC_RECIPE = replace(RECIPE, mosaic=0.4)  # §8
 DEMO_RECIPE = TrainRecipe(
     (
-        Stage(5, 1e-3, betas=BETAS, schedule=Cosine(warm_up=0.1), rates=(("temperature", 1e-2),)),
+        Stage(3, 1e-2, betas=BETAS, schedule=Cosine(warm_up=0.1)),
         Stage(1, 1e-3, IMAGE_STAGE, IMAGE_BRANCH, betas=BETAS),
     ),
     batch_size=8,
-)
+)  # few steps, so larger rates
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,10 @@ class BayesPfl(TrainableMethod):
         "demo": BayesPflConfig(
             encoder="demo",
             size=None,
+            bank=2,  # a small bank of short prompts, so that training takes seconds
+            context=2,
+            states=2,
+            samples=4,
             top=69,  # the same share of a map of 96 x 96 pixels
             sigma=2.0,  # pixels of a small map
             trained_on="demo.train",
@@ -130,7 +136,7 @@ class BayesPfl(TrainableMethod):
     trained: Network | None = None
 
     def __init__(self, config: BayesPflConfig, encoder: Encoder) -> None:
-        """Choose the layers. Raises WeightsError without a text tower, UsageError for unfitting heads or `top`."""
+        """Choose the layers. Raises WeightsError without a text tower, UsageError for options that do not fit."""
         super().__init__(config, encoder)
         self.tower = text_tower(encoder)
         self.layers = config.layers or encoder.stages(4)
@@ -188,13 +194,15 @@ class BayesPfl(TrainableMethod):
         text, _ = self.text([batch.category] * len(batch), features.embedding, noise)
         abnormal = self.image_logits(features, text, self.config.stage).sigmoid().mean(dim=1)
         levels = [self.pixel_logits(features, i, text) for i in range(len(self.layers))]
-        # One image and level at a time: 30 maps of 518 x 518 pixels are 32 MB.
-        maps = [
-            torch.stack([self.upsample(level).mean(dim=0) for level in image]).mean(dim=0)
-            for image in zip(*levels, strict=True)
-        ]
-        peak = torch.stack(maps).flatten(1).topk(self.top(batch.category)).values.mean(dim=1)
-        return Evidence(abnormal, peak, torch.stack(maps))
+        maps = torch.stack([self.mean_map(image) for image in zip(*levels, strict=True)])
+        return Evidence(abnormal, maps.flatten(1).topk(self.top(batch.category)).values.mean(dim=1), maps)
+
+    def mean_map(self, levels: Sequence[Tensor]) -> Tensor:
+        """Return one image's mean abnormal probability over pairs and levels, each [P, g, g]: [S, S] (§5).
+
+        A level at a time, because 30 maps of 518 x 518 pixels are 32 MB.
+        """
+        return torch.stack([self.upsample(level).mean(dim=0) for level in levels]).mean(dim=0)
 
     def top(self, category: Category) -> int:
         """Return how many pixels count as the map's top (§6)."""
@@ -279,10 +287,12 @@ def _check(config: BayesPflConfig, encoder: Encoder, joint_width: int) -> None:
             f"Option heads is {config.heads}, which does not divide the joint width {joint_width} of "
             f"{encoder.spec!r}. Choose a divisor."
         )
-    if not 1 <= config.top <= encoder.size**2:
+    if config.samples < 1:
+        raise UsageError(f"Option samples is {config.samples}; expected at least one draw. The paper takes 10.")
+    if not all(1 <= top <= encoder.size**2 for top in (config.top, config.small_top or 1)):
         raise UsageError(
-            f"Option top is {config.top}, but a map has {encoder.size**2} pixels at the input size {encoder.size}. "
-            "Lower it; the published share is 2000 of 518 x 518."
+            f"Options top and small_top are {config.top} and {config.small_top}; expected 1 to {encoder.size**2}, the "
+            f"pixels of a map at the input size {encoder.size}. The published share is 2000 of 518 x 518."
         )
 
 
