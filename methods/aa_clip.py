@@ -118,8 +118,8 @@ class AaClip(TrainableMethod):
             trained_on="demo.train",
             recipe=TrainRecipe(
                 (
-                    Stage(1, 1e-3, "text", ("text_adapter",), betas=(0.5, 0.999)),
-                    Stage(2, 1e-3, "image", ("image_adapter",), betas=(0.5, 0.999), batch_size=8),
+                    Stage(1, 1e-2, "text", ("text_adapter",), betas=(0.5, 0.999)),
+                    Stage(1, 3e-2, "image", ("image_adapter",), betas=(0.5, 0.999), batch_size=4),
                 ),
                 batch_size=16,
             ),
@@ -133,7 +133,9 @@ class AaClip(TrainableMethod):
         """Choose levels and blocks. Raises WeightsError without a text tower, OptionError for what does not fit it."""
         super().__init__(config, encoder)
         self.text = text_tower(encoder)
-        self.levels = config.levels or encoder.stages(4)
+        self.levels = tuple(sorted(config.levels or encoder.stages(4)))
+        if not 1 <= self.levels[0] <= self.levels[-1] <= encoder.depth:
+            raise OptionError(f"aa_clip.levels is {self.levels}; expected blocks 1 to {encoder.depth}.")
         self.image_until = _count("image_adapt_until", config.image_adapt_until, encoder.depth // 4, encoder.depth)
         self.text_until = _count("text_adapt_until", config.text_adapt_until, self.text.depth // 4, self.text.depth)
         default = encoder.depth - encoder.depth // 4 + 1
@@ -248,7 +250,7 @@ class AaClip(TrainableMethod):
         x = self.encoder.embed(images)
         with self.encoder.autocast():
             x = self.encoder.tower.norm_pre(x)
-            for layer, block in enumerate(self.encoder.blocks[: max(self.levels)], start=1):
+            for layer, block in enumerate(self.encoder.blocks[: self.levels[-1]], start=1):
                 x = block(x)
                 if layer <= self.image_until:
                     x = mix(x, adapters["layer_adapters"][layer - 1](x), self.config.image_adapt_weight)
@@ -267,7 +269,7 @@ class AaClip(TrainableMethod):
         found = [features.tokens(level) for level in sorted(early)]
         x = torch.cat([features.prefix(before), features.tokens(before)], dim=1)
         with self.encoder.autocast():
-            for layer in range(before + 1, max(self.levels) + 1):
+            for layer in range(before + 1, self.levels[-1] + 1):
                 block = self.encoder.blocks[layer - 1]
                 x = x + attend_values(block, x, self.config.surgery_attention_axis)
                 x = x + block.mlp(x)
