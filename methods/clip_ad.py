@@ -112,7 +112,7 @@ class ClipAd(TrainableMethod):
             rvs="mean",  # what dbscan gives with the demo encoder, whose sentences are one cluster
             sigma=2.0,  # pixels of a small map
             trained_on="demo.train",
-            recipe=TrainRecipe((Stage(epochs=4, lr=1e-2),), batch_size=8),
+            recipe=TrainRecipe((Stage(epochs=3, lr=1e-2),), batch_size=8),
         ),
         "sdp_plus_mvtec_rvs_visa": replace(MVTEC, dbscan_eps=1.5, dbscan_min_samples=25, sigma=2.0),  # on VisA (§7)
         "sdp_plus_visa_headct": replace(VISA, prompts="clip_ad_head_ct", noun="readable"),

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, 
 from zsadbench import options, plugins
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.errors import ContractError, NeedsCheckpoint, PluginError, UnknownName
+from zsadbench.preset_names import aliases as aliases
+from zsadbench.preset_names import trained_presets as trained_presets
 from zsadbench.recipes import Augmentation as Augmentation  # recipes.py says how a TrainableMethod is trained
 from zsadbench.recipes import Cosine as Cosine
 from zsadbench.recipes import MultiStep as MultiStep
@@ -290,25 +292,6 @@ def lookup(name: str) -> tuple[type[Method], str, Any]:
         preset = next(iter(family))
     full = stem if preset in ("", default) else f"{stem}.{preset}"
     return method, full, method.presets[preset or default]
-
-
-def trained_presets(method: type[Method], family: str = "") -> dict[str, Any]:
-    """Return the presets with trained weights, by name: all, or those of a family, such as "sdp_plus_visa"."""
-    trained = {name: config for name, config in method.presets.items() if getattr(config, "trained_on", "")}
-    if not family:
-        return trained
-    return {
-        name: config for name, config in trained.items() if name == f"{family}_{config.trained_on.partition('.')[0]}"
-    }
-
-
-def aliases(method: type[Method], full: str) -> tuple[str, ...]:
-    """Return what a user may call a method of this full name, the narrowest first: preset, its family, the stem."""
-    stem, _, preset = full.partition(".")
-    preset = preset or next(iter(method.presets))
-    family = preset.rpartition("_")[0]
-    named = family and family not in method.presets and preset in trained_presets(method, family)
-    return f"{stem}.{preset}", *([f"{stem}.{family}"] if named else []), stem
 
 
 def configure(

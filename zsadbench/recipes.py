@@ -92,7 +92,16 @@ class TrainRecipe:
     batch_size: int
     shuffle: bool = True  # drawn from the seed, anew each epoch; False: the dataset's order
     mosaic: float = 0.0  # chance that an image becomes a 2 x 2 mosaic of its category (specs/methods/april_gan.md §8)
+    groups: int = 0  # a batch is so many groups of normal images, each of one category drawn anew; 0: of any images
 
     def batch_size_of(self, stage: int) -> int:
         """Return the batch size of the stage of this index."""
         return self.stages[stage].batch_size or self.batch_size
+
+    def group_size_of(self, stage: int) -> int:
+        """Return how many images a group of the stage of this index has."""
+        return self.batch_size_of(stage) // self.groups
+
+    def epoch_size_of(self, stage: int, count: int) -> int:
+        """Return how many of `count` images an epoch of a stage sees: all, or one batch where batches have groups."""
+        return self.batch_size_of(stage) if self.groups else count

@@ -127,8 +127,9 @@ class _Loop:
         self.method, self.recipe, self.device = job.method, job.method.recipe, job.request.device
         assert self.method.trained is not None
         self.trained = self.method.trained.train()
-        sizes = map(self.recipe.batch_size_of, range(len(self.recipe.stages)))
-        self.steps = [-(-len(job.samples) // size) for size in sizes]  # in an epoch of each stage
+        stages = range(len(self.recipe.stages))
+        self.images = [self.recipe.epoch_size_of(i, len(job.samples)) for i in stages]  # in an epoch of each stage
+        self.steps = [-(-self.images[i] // self.recipe.batch_size_of(i)) for i in stages]  # likewise
         self.position = Position()
         self.optimiser: torch.optim.Optimizer | None = None
         self.schedule: LambdaLR | None = None
@@ -172,7 +173,7 @@ class _Loop:
             position.seconds += meter.lap()
             if position.step % self.save_every == 0 and position.step < steps:
                 self.save()
-        terms = {name: total / len(self.job.samples) for name, total in position.sums.items()}
+        terms = {name: total / self.images[position.stage] for name, total in position.sums.items()}
         loss = math.fsum(terms.values())
         epoch = Epoch(position.stage, position.epoch, loss, terms, position.seconds, meter.peak_bytes)
         position.epochs.append(asdict(epoch))

@@ -7,7 +7,7 @@ a training that goes on after a kill sees what it would have seen.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import NamedTuple
@@ -93,7 +93,7 @@ class FeatureCache:
 
 
 class TrainingData:
-    """The test split of a dataset as training images: reads them, and cuts epochs into batches."""
+    """Images of a dataset to train on: reads them, and cuts epochs into batches."""
 
     def __init__(
         self,
@@ -127,7 +127,10 @@ class TrainingData:
     def examples(self, recipe: TrainRecipe, place: Place) -> list[Example]:
         """Return the training images of one epoch in order, mosaics and changes drawn anew."""
         rng = self.generator(place, "order")
-        order = rng.permutation(len(self.samples)) if recipe.shuffle else range(len(self.samples))
+        if recipe.groups:
+            order: Iterable[int] = self._groups(recipe.groups, recipe.group_size_of(place.stage), rng)
+        else:
+            order = rng.permutation(len(self.samples)) if recipe.shuffle else range(len(self.samples))
         rng = self.generator(place, "mosaic")
         examples = [self._mosaic(int(number), recipe.mosaic, rng) for number in order]
         rules = recipe.stages[place.stage].augment
@@ -164,6 +167,16 @@ class TrainingData:
     def _read_mask(self, example: Example, side: int) -> np.ndarray:
         parts = [masks.read_mask(sample, self._rule, read_header(sample.image)[:2]) for sample in example.samples]
         return masks.resize_mask(parts[0] if len(parts) == 1 else augment.tile(parts), side, "bilinear_half")
+
+    def _groups(self, groups: int, size: int, rng: np.random.Generator) -> Iterator[int]:
+        """Yield the normal images of groups: of a category that has enough, without replacement inside a group."""
+        normal: dict[str, list[int]] = {}
+        for number, sample in enumerate(self.samples):
+            if sample.label == 0:
+                normal.setdefault(sample.category, []).append(number)
+        enough = [numbers for numbers in normal.values() if len(numbers) >= size]
+        for _ in range(groups):
+            yield from rng.choice(enough[rng.integers(len(enough))], size, replace=False)
 
     def _mosaic(self, number: int, mosaic: float, rng: np.random.Generator) -> Example:
         sample = self.samples[number]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from zsadbench import __version__, checkpoints, datasets, encoders, methods, plugins, results, sampling, train_request
 from zsadbench.datasets import Dataset, Sample
 from zsadbench.errors import DataError
 from zsadbench.methods import TrainableMethod
 from zsadbench.protocol import Protocol
+from zsadbench.recipes import TrainRecipe
 from zsadbench.train_request import TrainRequest
 
 
@@ -32,7 +33,8 @@ def prepare(request: TrainRequest) -> Job:
     methods.lookup(request.method)  # a wrong name is told before a missing folder
     dataset = datasets.create(request.dataset, request.data_root)
     method_class, full, config = train_request.configure(request, dataset.name)
-    samples = _samples(dataset, request)
+    recipe: TrainRecipe = config.recipe
+    samples = _normal_samples(dataset, request, recipe) if recipe.groups else _samples(dataset, request)
     encoder = encoders.load_for(config, device=request.device, precision=request.precision, weights=request.weights)
     method = methods.build(method_class, full, config, encoder)
     assert isinstance(method, TrainableMethod)
@@ -44,7 +46,7 @@ def prepare(request: TrainRequest) -> Job:
         "encoder": encoder.identity if encoder is not None else {},
         "data": {
             "dataset": dataset.name,
-            "split": "test",
+            "split": samples[0].split,
             "samples": len(samples),
             "anomalous": sum(sample.label for sample in samples),
             "sha256": dataset.samples_sha256(samples),
@@ -75,3 +77,23 @@ def _samples(dataset: Dataset, request: TrainRequest) -> tuple[Sample, ...]:
             "anomalous; training needs normal and anomalous ones. Complete the test split, or raise --limit."
         )
     return tuple(samples)
+
+
+def _normal_samples(dataset: Dataset, request: TrainRequest, recipe: TrainRecipe) -> tuple[Sample, ...]:
+    """Return the normal images of the train split, of the test split where there is none. Raises DataError.
+
+    Categories are left out that have fewer than one group.
+    """
+    group_size = max(recipe.group_size_of(stage) for stage in range(len(recipe.stages)))
+    split: Literal["train", "test"] = "train" if dataset.samples(dataset.categories()[0].name, "train") else "test"
+    found: list[Sample] = []
+    for category in dataset.categories():
+        normal = [sample for sample in dataset.samples(category.name, split) if sample.label == 0]
+        normal = normal[: request.limit]
+        found += normal if len(normal) >= group_size else []
+    if not found:
+        raise DataError(
+            f"dataset {dataset.name}: no category has {group_size} normal images in its {split} split, of which "
+            f"{request.method} draws each group. Choose another dataset, or raise --limit."
+        )
+    return tuple(found)

@@ -182,7 +182,7 @@ def test_an_activation_that_the_model_cannot_have_is_refused():
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("resnet18", "ResNet"),
+        ("regnetx_002", "RegNet"),
         ("vit_base_patch16_siglip_224", "no class token"),
         ("vit_small_r26_s32_224", "HybridEmbed"),
         ("vit_base_patch16_rpn_224", "ResPostBlock|no class token"),

@@ -17,6 +17,7 @@ from zsadbench.errors import NeedsCheckpoint, UsageError, WeightsError
 from zsadbench.loading import from_tensor
 from zsadbench.masks import read_mask, resize_mask
 from zsadbench.methods import TrainableMethod
+from zsadbench.postprocess import finish
 from zsadbench.preprocess import apply, decode_image
 from zsadbench.testing import check_method, toy_images
 from zsadbench.train_request import TrainRequest
@@ -260,7 +261,7 @@ def pixel_ap(method: TrainableMethod, dataset: datasets.Dataset) -> float:
         images = torch.stack([apply(method.preprocess, decode_image(sample.image)) for sample in samples])
         masks = [resize_mask(read_mask(one, "gt127", (96, 96)), 96, "bilinear_half") for one in samples]
         with torch.inference_mode():
-            maps = method.predict(from_tensor(images, category)).maps.numpy()
+            maps = finish(method.predict(from_tensor(images, category)).maps, method, 96).numpy()
         counts = metrics.PixelCounts(aupro_limit=0.3)
         counts.update(maps, np.stack(masks), [str(sample.image) for sample in samples])
         values.append(counts.compute()["ap"])

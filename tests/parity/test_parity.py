@@ -47,6 +47,7 @@ def assert_close(produced: torch.Tensor, expected: torch.Tensor, atol: float, rt
         "clip_surgery_native",
         "sdp_native",
         "sdp_plus_native",
+        "acr_s",
         "adaclip_hsf",
         "anomalyclip_multi",
     ],

@@ -1,4 +1,4 @@
-"""Encoders: one view over frozen vision transformers of open_clip and timm, by SPEC.
+"""Encoders: one view over frozen vision transformers (and ResNets) of open_clip and timm, by SPEC.
 
 A SPEC is "open_clip:NAME/TAG", "timm:NAME", "demo" or "tiny". torch is imported when an encoder is loaded, not before.
 """
@@ -42,7 +42,7 @@ def available() -> list[EncoderListing]:
         EncoderListing("demo", "small CLIP trained by the project on procedural images; for the tour"),
         EncoderListing("tiny", "random CLIP without any file; for tests"),
         EncoderListing("open_clip:NAME/TAG", "open_clip vision transformer, e.g. open_clip:ViT-L-14-336/openai"),
-        EncoderListing("timm:NAME", "timm vision transformer, e.g. timm:vit_large_patch14_dinov2.lvd142m"),
+        EncoderListing("timm:NAME", "timm vision transformer or ResNet, e.g. timm:vit_large_patch14_dinov2.lvd142m"),
     ]
 
 

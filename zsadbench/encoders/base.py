@@ -173,6 +173,10 @@ class Encoder:
             )
         return tuple(range(self.depth // n, self.depth + 1, self.depth // n))
 
+    def layer_shape(self, layer: int) -> tuple[int, int]:
+        """Return the side of the grid and the width of the patch tokens after a layer: the same for all blocks."""
+        return self.grid, self.width
+
     def autocast(self) -> torch.autocast:
         """Return the context in which the tower computes; code that runs `blocks` itself enters it too."""
         kind = torch.device(self.device).type

@@ -55,7 +55,11 @@ def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
     """Return one random tensor, scaled by its role."""
     if name == "logit_scale":
         return torch.tensor(100.0).log()  # that of every released CLIP
+    if not shape:
+        return torch.zeros(())  # the counter of a batch norm
     values = torch.randn(shape, generator=generator)
+    if name.endswith("running_var"):
+        return 1 + 0.1 * values.abs()
     if len(shape) == 1 and name.endswith("weight"):  # layer norms
         return 1 + 0.1 * values
     if len(shape) == 1 and name.endswith("bias"):

@@ -1,4 +1,4 @@
-"""Encoders from timm: VisionTransformer (DINOv2, CLIP, supervised) and Eva (DINOv3 and other rotary models)."""
+"""Encoders from timm: VisionTransformer (DINOv2, CLIP, supervised), Eva (DINOv3 and other rotary models), ResNet."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from timm.layers.pos_embed_sincos import apply_rot_embed_cat
 from timm.models._hub import download_cached_file, download_from_hf  # timm exports no function that returns the file
 from timm.models._manipulate import reinit_non_persistent_buffers  # timm >= 1.0.24
 from timm.models.eva import Eva, EvaBlock
+from timm.models.resnet import ResNet
 from timm.models.vision_transformer import Block as VitBlock
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zsadbench.encoders import convolutional
 from zsadbench.encoders import weights as weight_files
 from zsadbench.encoders.base import Block, Encoder, Options, Settings, Tower, check_size, resize_positions
 from zsadbench.errors import UnknownName, UsageError, WeightsError
@@ -91,7 +93,9 @@ def load(name: str, *, spec: str, options: Options, weights: Mapping[str, str | 
     pretrained = _pretrained(name)
     model = _skeleton(name, {"num_classes": _joint_classes(name, pretrained)}, spec, options)
     path = resolve(name, spec=spec, weights=weights)
-    tensors = _converted(weight_files.read(path), model, spec)
+    tensors = weight_files.read(path)
+    if not isinstance(model, ResNet):  # whose names have always been these
+        tensors = _converted(tensors, model, spec)
     return _build(model, tensors, spec, options, weight_files.sha256(path), pretrained)
 
 
@@ -143,7 +147,7 @@ def from_config(
 
 
 def _build(
-    model: VisionTransformer | Eva,
+    model: VisionTransformer | Eva | ResNet,
     tensors: Mapping[str, Tensor],
     spec: str,
     options: Options,
@@ -151,6 +155,8 @@ def _build(
     pretrained: Mapping[str, Any],
 ) -> Encoder:
     """Return the encoder of a model on the meta device, its tensors, and the mean and std of timm's config."""
+    if isinstance(model, ResNet):
+        return convolutional.build(model, tensors, spec, options, sha256, pretrained)
     patch, native = model.patch_embed.patch_size[0], model.patch_embed.img_size[0]
     size = options.size or native
     check_size(spec, size, patch)
@@ -192,7 +198,7 @@ def _projection(model: VisionTransformer | Eva) -> nn.Linear | None:
     return model.head if isinstance(model.head, nn.Linear) and model.global_pool == "token" else None
 
 
-def _skeleton(name: str, kwargs: Mapping[str, Any], spec: str, options: Options) -> VisionTransformer | Eva:
+def _skeleton(name: str, kwargs: Mapping[str, Any], spec: str, options: Options) -> VisionTransformer | Eva | ResNet:
     """Return the model without weights, on the meta device, at its native size."""
     if not timm.is_model(name):
         raise UnknownName("timm model", name, timm.list_models())
@@ -204,8 +210,10 @@ def _skeleton(name: str, kwargs: Mapping[str, Any], spec: str, options: Options)
     return _supported(model, spec)
 
 
-def _supported(model: Any, spec: str) -> VisionTransformer | Eva:
-    """Return the model if it is a pre-norm vision transformer with a class token, else raise a UsageError."""
+def _supported(model: Any, spec: str) -> VisionTransformer | Eva | ResNet:
+    """Return the model if it is a pre-norm transformer with a class token, or a ResNet; else raise a UsageError."""
+    if isinstance(model, ResNet):
+        return model
     reason = ""
     blocks: Any = getattr(model, "blocks", ())
     if not isinstance(model, VisionTransformer | Eva):
