@@ -360,12 +360,12 @@ def test_training_on_the_demo_family_lowers_the_loss_and_beats_the_untrained_sel
     tmp_path: Path,
 ) -> None:
     progress = Losses()
-    training.train(TrainRequest("aa_clip", "demo.train", tmp_path, encoder="demo", limit=16), progress)
-    assert progress.ends == [14, 14 + 56]  # 224 images in batches of 16, then of 4
-    assert np.mean(progress.steps[-5:]) < 0.7 * np.mean(progress.steps[14:19])
+    training.train(TrainRequest("aa_clip", "demo.train", tmp_path, encoder="demo", limit=8), progress)
+    assert progress.ends == [7, 7 + 28]  # 112 images in batches of 16, then of 4
+    assert np.mean(progress.steps[-5:]) < 0.7 * np.mean(progress.steps[7:12])
     method = methods.create("aa_clip.demo", encoder="demo")
     method.initialise(seed=0)
     demo = datasets.create("demo")
     untrained = pixel_ap(method, demo)
     method.load_checkpoint(read_checkpoint(tmp_path / checkpoints.WEIGHTS), "trained here")
-    assert pixel_ap(method, demo) > 3 * untrained
+    assert pixel_ap(method, demo) > 10 * untrained
