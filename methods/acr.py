@@ -74,7 +74,7 @@ class Acr(TrainableMethod):
             encoder="demo",
             layers=3,
             trained_on="demo.train",
-            recipe=TrainRecipe((Stage(epochs=50, lr=3e-3),), batch_size=16 * 12, groups=16),
+            recipe=TrainRecipe((Stage(epochs=150, lr=1e-2),), batch_size=16 * 12, groups=16),
             sigma=2.0,  # pixels of a small map
         ),
     }

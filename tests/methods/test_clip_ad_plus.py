@@ -253,7 +253,7 @@ def test_training_on_the_demo_family_lowers_the_loss_and_beats_the_untrained_sel
     tmp_path: Path,
 ) -> None:
     progress = Epochs()
-    training.train(TrainRequest("clip_ad", "demo.train", tmp_path, encoder="demo", limit=12), progress)
+    training.train(TrainRequest("clip_ad", "demo.train", tmp_path, encoder="demo", limit=8), progress)
     assert progress.losses[-1] < 0.85 * progress.losses[0]
     method, demo = methods.create("clip_ad.sdp_plus_demo", encoder="demo"), datasets.create("demo")
     method.initialise(seed=0)
