@@ -23,7 +23,7 @@ class Evidence(NamedTuple):
 
     abnormal: Tensor  # the class token's abnormal probability: [B]
     peak: Tensor  # maximum of the finished map at the input size: [B]
-    maps: Tensor  # [B, g, g]
+    maps: Tensor  # as predicted: [B, h, w]
 
     @staticmethod
     def collect(parts: Iterable[Evidence]) -> Evidence:
