@@ -88,9 +88,10 @@ class AnomalyClip(TrainableMethod):
             encoder="demo",
             size=None,
             activation=None,
+            dpam_blocks=1,  # through more of them the words alone find the demo's defects, and training shows nothing
             sigma=1.0,  # pixels of a small map
             trained_on="demo.train",
-            recipe=TrainRecipe((Stage(epochs=3, lr=3e-3, betas=(0.5, 0.999)),), batch_size=8),
+            recipe=TrainRecipe((Stage(epochs=4, lr=3e-3, betas=(0.5, 0.999)),), batch_size=8),
         ),
     }
     free_options = frozenset({"sigma"})

@@ -9,7 +9,7 @@ import pytest
 import torch
 from toy_tree import save, write_tree
 
-from zsadbench import results, runner
+from zsadbench import cells, results, runner
 from zsadbench.encoders.base import Encoder
 from zsadbench.errors import ContractError, DataError, RecordError, UnknownName, UsageError
 from zsadbench.plan import Request, make_plan
@@ -297,8 +297,8 @@ def test_the_log_holds_what_differs_from_run_to_run(mvtec_tree, tmp_path, toys):
 
 
 def test_a_method_that_waits_for_the_whole_category_lets_every_image_be_decoded_once(mvtec_tree, tmp_path, monkeypatch):
-    decode, decoded = runner.decode_image, []
-    monkeypatch.setattr(runner, "decode_image", lambda path: decoded.append(path) or decode(path))
+    decode, decoded = cells.decode_image, []
+    monkeypatch.setattr(cells, "decode_image", lambda path: decoded.append(path) or decode(path))
     protocol = Protocol(batch_size=2)  # more chunks than a store keeps images of
     run(mvtec_tree, tmp_path, ["musc"], encoder="tiny", protocol=protocol, categories=("bottle",))
     assert len(decoded) == len(set(decoded)) == 13

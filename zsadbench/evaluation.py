@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,12 +40,14 @@ class GroundTruth:
         self._rule = dataset.card.mask_rule if protocol.native_masks == "dataset" else protocol.native_masks
         self._protocol, self._pool = protocol, pool
         self._masks: dict[int | None, list[np.ndarray]] = {}
+        self._lock = Lock()  # several cells are evaluated at once
 
     def masks(self, side: int | None) -> list[np.ndarray]:
         """Return one bool mask a sample: [side, side] each, or native [H, W] for None. Raises DataError."""
-        if side not in self._masks:
-            self._masks[side] = list(self._pool.map(lambda sample: self._mask(sample, side), self.samples))
-        return self._masks[side]
+        with self._lock:
+            if side not in self._masks:
+                self._masks[side] = list(self._pool.map(lambda sample: self._mask(sample, side), self.samples))
+            return self._masks[side]
 
     def native_size(self, index: int) -> tuple[int, int]:
         """Return (H, W) of a sample's own pixels, without decoding its image. Raises DataError."""

@@ -57,7 +57,7 @@ class Ranking:
     settings: tuple[str, ...]  # "0-shot" and the like
     average_ranks: Floats  # [M], 1 is best; ties share their mean rank
     kind: BlockKind
-    blocks: tuple[str, ...]  # names of the B blocks, "mvtec" or "mvtec/bottle"
+    blocks: tuple[str, ...]  # names of the B blocks: datasets, or categories as DATASET/CATEGORY
     values: Floats  # [B, M] of the metric, 0..1
     left_out: tuple[str, ...]  # categories that some method lacks
     tests: Tests | None  # None where there are too few blocks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import torch
@@ -29,14 +30,16 @@ class Spill:
         self._folder = folder
         self._file = tempfile.TemporaryFile(dir=folder)
         self._end = 0
+        self._lock = Lock()  # cells of one category are read back by several threads
 
     def write(self, tensor: Tensor) -> Parked:
         """Append a tensor of any shape and dtype. Raises RecordError when the disk is full."""
-        parked = Parked(self._end, tensor.shape, tensor.dtype, tensor.device)
         try:
-            self._file.seek(self._end)
-            self._file.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-            self._end = self._file.tell()
+            with self._lock:
+                parked = Parked(self._end, tensor.shape, tensor.dtype, tensor.device)
+                self._file.seek(self._end)
+                self._file.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+                self._end = self._file.tell()
         except OSError as error:
             raise RecordError(
                 f"{self._folder} has no room for temporary results: {error.strerror or error}. "
@@ -47,8 +50,9 @@ class Spill:
     def read(self, parked: Parked) -> Tensor:
         """Return a tensor as it was written, on its device."""
         buffer = bytearray(parked.shape.numel() * parked.dtype.itemsize)
-        self._file.seek(parked.offset)
-        self._file.readinto(buffer)
+        with self._lock:
+            self._file.seek(parked.offset)
+            self._file.readinto(buffer)
         if not buffer:
             return torch.empty(parked.shape, dtype=parked.dtype, device=parked.device)
         return torch.frombuffer(buffer, dtype=parked.dtype).reshape(parked.shape).to(parked.device)

@@ -23,13 +23,14 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from zsadbench import __version__, checkpoints
+from zsadbench.cells import guard
 from zsadbench.checkpoints import Epoch
 from zsadbench.errors import PluginError, UsageError, WeightsError, ZsadError
 from zsadbench.methods import Stage
 from zsadbench.plan import Plan, Request, make_plan
 from zsadbench.profiling import Meter
 from zsadbench.recording import device_name
-from zsadbench.runner import DECODERS, guard, make_folder
+from zsadbench.runner import DECODERS, make_folder
 from zsadbench.spill import Spill
 from zsadbench.train_request import TrainRequest
 from zsadbench.training_data import MEMORY_BUDGET, FeatureCache, Place, TrainingData, TrainingStep
