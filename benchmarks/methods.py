@@ -205,8 +205,9 @@ def main() -> None:
     warnings.simplefilter("ignore")  # representative vectors of random text collapse to the mean
     watch = Stopwatch(options.device, options.threads)
     print(
-        "Ratios to the bare encoder pass (every token through every block) at the same batch size; best batch: both at their best. Median of "
-        f"{options.repeat} rounds. Device {options.device}, {options.threads} threads, torch {torch.__version__}."
+        "Ratios to the bare encoder pass, every token through every block, at the same batch size; best batch: both at "
+        f"their best. Median of {options.repeat} rounds. Device {options.device}, {options.threads} threads, "
+        f"torch {torch.__version__}."
     )
     with torch.inference_mode():
         for encoder, candidates in make_candidates(options.methods.split(","), options.model, options.device).items():

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from zsadbench import losses
 from zsadbench.datasets import Category
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
@@ -33,6 +32,7 @@ from zsadbench.methods import (
 )
 from zsadbench.postprocess import resize_maps
 from zsadbench.similarity import CategoryText, TextSource, abnormal_logit, nearest_distance, unit
+from zsadbench.stage_layers import StageLayers, stage_losses, stage_map
 
 CHECKPOINT_KEY = "trainable_linearlayer"  # where the official .pth keeps the layers (§9)
 
@@ -93,15 +93,13 @@ class AprilGan(TrainableMethod):
         """The category where few-shot image scores are min-max normalised over it, else the image."""
         return "category" if self.shots and self.config.few_shot_score == "minmax" else "image"
 
-    def new_module(self) -> LinearLayers:
-        """Return one linear layer a stage (§4)."""
-        return LinearLayers(len(self.layers), self.encoder.width, self.encoder.joint_width)
+    def new_module(self) -> StageLayers:
+        """Return one linear layer a stage (§4, §9)."""
+        return StageLayers(len(self.layers), self.encoder.width, self.encoder.joint_width)
 
-    def draw(self, module: LinearLayers, generator: torch.Generator) -> None:
+    def draw(self, module: StageLayers, generator: torch.Generator) -> None:
         """Draw layers as torch's `Linear` does by default (§4)."""
-        bound = self.encoder.width**-0.5
-        for parameter in module.parameters():
-            nn.init.uniform_(parameter, -bound, bound, generator)
+        module.draw(generator)
 
     def own_names(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Take the layers alone, or from below the official `trainable_linearlayer`."""
@@ -165,11 +163,9 @@ class AprilGan(TrainableMethod):
         """Return focal and Dice loss of every stage's map, each a sum over the stages (§8)."""
         tokens = batch.features(self.encoder, FeatureRequest(tokens=self.request.tokens))
         text = torch.stack([self.text(category) for category in batch.categories])
-        maps = [self.stage_map(tokens.tokens(layer), i, text) for i, layer in enumerate(self.layers)]
-        return {
-            "focal": sum(losses.focal(torch.stack([1 - map_, map_], dim=1), masks) for map_ in maps),
-            "dice": sum(losses.dice(map_, masks) for map_ in maps),
-        }
+        return stage_losses(
+            [self.stage_map(tokens.tokens(layer), i, text) for i, layer in enumerate(self.layers)], masks
+        )
 
     def stage_map(self, tokens: Tensor, stage: int, text: Tensor) -> Tensor:
         """Return one stage's abnormal probability at the input size: tokens [B, L, D] -> [B, S, S], differentiable.
@@ -178,19 +174,5 @@ class AprilGan(TrainableMethod):
 
         Logits are upsampled before the softmax (specs/methods/april_gan.md §5).
         """
-        logits = abnormal_logit(unit(self.ready()(tokens, stage)), text, self.config.logit_scale)
-        grid = logits.unflatten(1, (self.encoder.grid, self.encoder.grid))
-        return resize_maps(grid, self.encoder.size, self.align_corners).sigmoid()
-
-
-class LinearLayers(nn.Module):
-    """One linear map from the visual width D to the joint width J a stage, under the official names (§4, §9)."""
-
-    def __init__(self, stages: int, width: int, joint_width: int) -> None:
-        """Make the layers."""
-        super().__init__()
-        self.fc = nn.ModuleList(nn.Linear(width, joint_width) for _ in range(stages))
-
-    def forward(self, tokens: Tensor, stage: int) -> Tensor:
-        """Map tokens [B, L, D] of the i-th stage to [B, L, J]."""
-        return self.fc[stage](tokens)
+        mapped = self.ready()(tokens, stage)
+        return stage_map(mapped, text, self.encoder, self.config.logit_scale, self.align_corners)
