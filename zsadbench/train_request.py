@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from zsadbench import cross_dataset, methods
 from zsadbench.errors import UsageError
@@ -25,7 +25,7 @@ class TrainRequest:
     weights: Mapping[str, Path] = field(default_factory=dict)  # encoder SPEC -> local file
     changes: Mapping[str, Any] = field(default_factory=dict)  # option -> value
     device: str = "cpu"
-    precision: str = "fp32"  # of encoder passes
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of encoder passes
     seed: int = 0  # draws the initial weights, the order and the augmentation
     epochs: int | None = None  # of every stage; None: the recipe's
     limit: int | None = None  # images per category; None: all

@@ -5,25 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from zsadbench import checkpoints, datasets, encoders, methods, metrics, prompts, training
+from zsadbench import encoders, methods, prompts
 from zsadbench.datasets import Category
 from zsadbench.encoders.weights import read_checkpoint
 from zsadbench.errors import NeedsCheckpoint, OptionError, WeightsError
 from zsadbench.loading import from_tensor
-from zsadbench.masks import read_mask, resize_mask
 from zsadbench.methods import TrainableMethod
 from zsadbench.plugins import load
 from zsadbench.postprocess import finish
-from zsadbench.preprocess import apply, decode_image
 from zsadbench.residual_adapters import mix
 from zsadbench.testing import check_method, toy_images
-from zsadbench.train_request import TrainRequest
 
 CATEGORY, OTHER = Category("metal_nut", "metal nut", "toy"), Category("pill", "white pill", "toy")
 LEVELS = (3, 6, 9, 12)
@@ -322,50 +318,3 @@ def test_a_grid_smaller_than_half_the_blur_is_a_sentence() -> None:
     assert make(small).predict(from_tensor(toy_images(2, 32), CATEGORY)).maps.shape == (2, 4, 4)
     with pytest.raises(OptionError, match=r"blurs maps over 9 patches; the grid of 'tiny' has 4 at a side"):
         make(small, domain="medical")
-
-
-class Losses:
-    """A training.Progress that keeps the losses of all steps, and how many there were after each epoch."""
-
-    def __init__(self) -> None:
-        self.steps: list[float] = []
-        self.ends: list[int] = []
-
-    def begin(self, label: str, steps: int, done: int) -> None: ...
-
-    def step(self, loss: float) -> None:
-        self.steps.append(loss)
-
-    def finish_epoch(self, epoch: checkpoints.Epoch) -> None:
-        self.ends.append(len(self.steps))
-
-
-def pixel_ap(method: TrainableMethod, dataset: datasets.Dataset) -> float:
-    """Return the mean over categories of the pixel AP at the input size."""
-    values = []
-    for category in dataset.categories():
-        samples = dataset.samples(category.name)
-        images = torch.stack([apply(method.preprocess, decode_image(sample.image)) for sample in samples])
-        masks = [resize_mask(read_mask(one, "gt127", (96, 96)), 96, "bilinear_half") for one in samples]
-        with torch.inference_mode():
-            maps = finish(method.predict(from_tensor(images, category)).maps, method, 96).numpy()
-        counts = metrics.PixelCounts(aupro_limit=0.3)
-        counts.update(maps, np.stack(masks), [str(sample.image) for sample in samples])
-        values.append(counts.compute()["ap"])
-    return float(np.mean(values))
-
-
-@pytest.mark.slow
-def test_training_on_the_demo_family_lowers_the_loss_and_beats_the_untrained_self_on_the_demo_set(
-    tmp_path: Path,
-) -> None:
-    progress = Losses()
-    training.train(TrainRequest("aa_clip", "demo.train", tmp_path, encoder="demo", limit=8), progress)
-    assert progress.ends == [7, 7 + 28]  # 112 images in batches of 16, then of 4
-    assert np.mean(progress.steps[-5:]) < 0.7 * np.mean(progress.steps[7:12])
-    method = methods.create("aa_clip.demo", encoder="demo")
-    method.initialise(seed=0)
-    demo = datasets.create("demo")
-    untrained = pixel_ap(method, demo)
-    method.load_checkpoint(read_checkpoint(tmp_path / checkpoints.WEIGHTS), "trained here")
-    assert pixel_ap(method, demo) > 10 * untrained

@@ -5,23 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from zsadbench import checkpoints, cross_dataset, datasets, encoders, methods, metrics, training
+from zsadbench import cross_dataset, encoders, methods
 from zsadbench.datasets import Category
 from zsadbench.encoders.features import FeatureRequest
 from zsadbench.encoders.weights import read_checkpoint
 from zsadbench.errors import NeedsCheckpoint, OptionError, WeightsError
 from zsadbench.loading import from_tensor
-from zsadbench.masks import read_mask, resize_mask
 from zsadbench.methods import TrainableMethod
-from zsadbench.preprocess import apply, decode_image
 from zsadbench.testing import check_method, toy_images
-from zsadbench.train_request import TrainRequest
 
 CATEGORY = Category("metal_nut", "metal nut", "toy")
 
@@ -281,50 +277,3 @@ def test_predicting_without_weights_asks_for_a_checkpoint(encoder: encoders.base
         NeedsCheckpoint, match=r"anomalyclip.mvtec needs trained .* --checkpoint anomalyclip.mvtec=PATH"
     ):
         method.predict(from_tensor(toy_images(1, encoder.size), CATEGORY))
-
-
-def pixel_ap(method: TrainableMethod, dataset: datasets.Dataset) -> float:
-    """Return the mean over categories of the pixel AP at the input size."""
-    values = []
-    for category in dataset.categories():
-        samples = dataset.samples(category.name)
-        images = torch.stack([apply(method.preprocess, decode_image(sample.image)) for sample in samples])
-        masks = [resize_mask(read_mask(one, "gt127", (96, 96)), 96, "bilinear_half") for one in samples]
-        with torch.inference_mode():
-            maps = functional.interpolate(method.predict(from_tensor(images, category)).maps[:, None], 96)[:, 0]
-        counts = metrics.PixelCounts(aupro_limit=0.3)
-        counts.update(maps.numpy(), np.stack(masks), [str(sample.image) for sample in samples])
-        values.append(counts.compute()["ap"])
-    return float(np.mean(values))
-
-
-class Epochs:
-    """A training.Progress that keeps the epochs' losses."""
-
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-
-    def begin(self, label: str, steps: int, done: int) -> None: ...
-
-    def step(self, loss: float) -> None: ...
-
-    def finish_epoch(self, epoch: checkpoints.Epoch) -> None:
-        self.losses.append(epoch.loss)
-
-
-@pytest.mark.slow
-def test_training_on_the_demo_family_lowers_the_loss_and_beats_the_untrained_self_on_the_demo_set(
-    tmp_path: Path,
-) -> None:
-    # The demo encoder knows what "damaged" is on most of its paths; on this one, words alone do not help.
-    changes = {"dpam_blocks": 1}
-    progress = Epochs()
-    request = TrainRequest("anomalyclip", "demo.train", tmp_path, encoder="demo", limit=8, changes=changes)
-    training.train(request, progress)
-    assert progress.losses[-1] < 0.97 * progress.losses[0]
-    method = methods.create("anomalyclip.demo", encoder="demo", **changes)
-    method.initialise(seed=0)
-    demo = datasets.create("demo")
-    untrained = pixel_ap(method, demo)
-    method.load_checkpoint(read_checkpoint(tmp_path / checkpoints.WEIGHTS), "trained here")
-    assert pixel_ap(method, demo) > 2 * untrained

@@ -5,22 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from zsadbench import checkpoints, datasets, encoders, methods, metrics, training
+from zsadbench import encoders, methods
 from zsadbench.datasets import Category
 from zsadbench.encoders.weights import read_checkpoint
 from zsadbench.errors import NeedsCheckpoint, UsageError, WeightsError
 from zsadbench.loading import from_tensor
-from zsadbench.masks import read_mask, resize_mask
 from zsadbench.methods import TrainableMethod
-from zsadbench.postprocess import finish
-from zsadbench.preprocess import apply, decode_image
 from zsadbench.testing import check_method, toy_images
-from zsadbench.train_request import TrainRequest
 
 CATEGORY = Category("metal_nut", "metal nut", "toy")
 
@@ -237,47 +232,3 @@ def test_the_loss_uses_each_images_own_category(encoder: encoders.base.Encoder) 
     ]
     for name in ("focal", "dice"):
         torch.testing.assert_close(mixed[name], (alone[0][name] + alone[1][name]) / 2, rtol=1e-4, atol=1e-5)
-
-
-class Epochs:
-    """A training.Progress that keeps the epochs' losses."""
-
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-
-    def begin(self, label: str, steps: int, done: int) -> None: ...
-
-    def step(self, loss: float) -> None: ...
-
-    def finish_epoch(self, epoch: checkpoints.Epoch) -> None:
-        self.losses.append(epoch.loss)
-
-
-def pixel_ap(method: TrainableMethod, dataset: datasets.Dataset) -> float:
-    """Return the mean over categories of the pixel AP at the input size."""
-    values = []
-    for category in dataset.categories():
-        samples = dataset.samples(category.name)
-        images = torch.stack([apply(method.preprocess, decode_image(sample.image)) for sample in samples])
-        masks = [resize_mask(read_mask(one, "gt127", (96, 96)), 96, "bilinear_half") for one in samples]
-        with torch.inference_mode():
-            maps = finish(method.predict(from_tensor(images, category)).maps, method, 96).numpy()
-        counts = metrics.PixelCounts(aupro_limit=0.3)
-        counts.update(maps, np.stack(masks), [str(sample.image) for sample in samples])
-        values.append(counts.compute()["ap"])
-    return float(np.mean(values))
-
-
-@pytest.mark.slow
-def test_training_on_the_demo_family_lowers_the_loss_and_beats_the_untrained_self_on_the_demo_set(
-    tmp_path: Path,
-) -> None:
-    progress = Epochs()
-    training.train(TrainRequest("april_gan", "demo.train", tmp_path, encoder="demo", limit=16), progress)
-    assert progress.losses[-1] < 0.8 * progress.losses[0]
-    method = methods.create("april_gan.demo", encoder="demo")
-    method.initialise(seed=0)
-    demo = datasets.create("demo")
-    untrained = pixel_ap(method, demo)
-    method.load_checkpoint(read_checkpoint(tmp_path / checkpoints.WEIGHTS), "trained here")
-    assert pixel_ap(method, demo) > 10 * untrained

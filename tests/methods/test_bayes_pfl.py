@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,20 +18,16 @@ from zsadbench.methods.bayes_pfl import (
     prompt_noun,
 )
 
-from zsadbench import checkpoints, datasets, encoders, methods, metrics, training
+from zsadbench import datasets, encoders, methods
 from zsadbench.datasets import Category
 from zsadbench.encoders.base import Encoder
-from zsadbench.encoders.weights import read_checkpoint
 from zsadbench.errors import UsageError, WeightsError
 from zsadbench.flow_network import Network
 from zsadbench.image_scores import Evidence
 from zsadbench.loading import from_tensor
-from zsadbench.masks import read_mask, resize_mask
 from zsadbench.methods import TrainableMethod
-from zsadbench.preprocess import apply, decode_image
 from zsadbench.prompt_flows import Draws, Gaussian, Noise, StateFlow, kl_divergence, planar
 from zsadbench.testing import check_method, toy_images
-from zsadbench.train_request import TrainRequest
 
 CATEGORY = Category("metal_nut", "metal nut", "toy")
 OTHER = Category("pcb1", "pcb", "toy")
@@ -369,47 +364,3 @@ def test_the_loss_uses_each_images_own_category_and_noise(encoder: Encoder) -> N
 
 
 # --- training --------------------------------------------------------------------------------------------------------
-
-
-class Epochs:
-    """A training.Progress that keeps the epochs' losses."""
-
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-
-    def begin(self, label: str, steps: int, done: int) -> None: ...
-
-    def step(self, loss: float) -> None: ...
-
-    def finish_epoch(self, epoch: checkpoints.Epoch) -> None:
-        self.losses.append(epoch.loss)
-
-
-def pixel_ap(method: TrainableMethod, dataset: datasets.Dataset) -> float:
-    """Return the mean over categories of the pixel AP at the input size."""
-    values = []
-    for category in dataset.categories():
-        samples = dataset.samples(category.name)
-        images = torch.stack([apply(method.preprocess, decode_image(sample.image)) for sample in samples])
-        masks = [resize_mask(read_mask(one, "gt127", (96, 96)), 96, "bilinear_half") for one in samples]
-        with torch.inference_mode():
-            maps = method.predict(from_tensor(images, category)).maps.numpy()
-        counts = metrics.PixelCounts(aupro_limit=0.3)
-        counts.update(maps, np.stack(masks), [str(sample.image) for sample in samples])
-        values.append(counts.compute()["ap"])
-    return float(np.mean(values))
-
-
-@pytest.mark.slow
-def test_training_on_the_demo_family_lowers_the_loss_and_beats_the_untrained_self_on_the_demo_set(
-    tmp_path: Path,
-) -> None:
-    progress = Epochs()
-    training.train(TrainRequest("bayes_pfl", "demo.train", tmp_path, encoder="demo", limit=16), progress)
-    assert progress.losses[2] < 0.8 * progress.losses[0]  # of the first stage
-    method = methods.create("bayes_pfl.demo", encoder="demo")
-    method.initialise(seed=0)
-    demo = datasets.create("demo")
-    untrained = pixel_ap(method, demo)
-    method.load_checkpoint(read_checkpoint(tmp_path / checkpoints.WEIGHTS), "trained here")
-    assert pixel_ap(method, demo) > 1.5 * untrained

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_april_gan import Epochs, pixel_ap
 from test_clip_ad import CATEGORY, stage_maps
 from torch import Tensor
 from torch.nn import functional
 
-from zsadbench import checkpoint_choice, checkpoints, datasets, encoders, methods, plugins, train_request, training
+from zsadbench import checkpoint_choice, checkpoints, encoders, methods, plugins, train_request
 from zsadbench.checkpoint_choice import Choice
 from zsadbench.datasets import Category
 from zsadbench.encoders.features import FeatureRequest
@@ -246,17 +245,3 @@ def test_presets_that_differ_in_the_target_alone_share_a_checkpoint(name: str, s
 @pytest.mark.parametrize("changes", [{"image_score": "sum"}, {"mapping_layers": 3, "official_aliasing": False}])
 def test_options_keep_the_contract(changes: dict) -> None:
     check_method("clip_ad.sdp_plus", **changes)
-
-
-@pytest.mark.slow
-def test_training_on_the_demo_family_lowers_the_loss_and_beats_the_untrained_self_on_the_demo_set(
-    tmp_path: Path,
-) -> None:
-    progress = Epochs()
-    training.train(TrainRequest("clip_ad", "demo.train", tmp_path, encoder="demo", limit=8), progress)
-    assert progress.losses[-1] < 0.85 * progress.losses[0]
-    method, demo = methods.create("clip_ad.sdp_plus_demo", encoder="demo"), datasets.create("demo")
-    method.initialise(seed=0)
-    untrained = pixel_ap(method, demo)
-    method.load_checkpoint(read_checkpoint(tmp_path / checkpoints.WEIGHTS), "trained here")
-    assert pixel_ap(method, demo) > 5 * untrained

@@ -1,0 +1,55 @@
+"""Every trained method learns: its loss falls on the demo family, its maps gain on the demo set, which is unseen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from zsadbench import training_gain
+from zsadbench.plan import Request
+from zsadbench.train_request import TrainRequest
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a training of a few seconds must reach, with seed 0."""
+
+    falls: tuple[float | None, ...]  # a stage: largest ratio of its last to its first losses; None: nothing is expected
+    gain: float  # least ratio of the pixel AP to that of the untrained method
+    limit: int | None = 8  # images a category; None: all
+    beats_constant: bool = False  # `gain` is over a constant map
+
+
+EXPECTED = {
+    "aa_clip.demo": Expected((0.8, 0.7), 10, limit=6),
+    # An untrained network measures how far a vector lies from the others too, so that it is no yardstick.
+    "acr.demo": Expected((0.8,), 8, limit=None, beats_constant=True),
+    "adaclip.demo": Expected((0.8,), 10, limit=4),
+    "anomalyclip.demo": Expected((0.9,), 2),  # words alone find a part of the defects
+    "april_gan.demo": Expected((0.8,), 10, limit=6),
+    # Seed 0 draws maps that find some defects; the few steps of the image stage hardly move the loss.
+    "bayes_pfl.demo": Expected((0.9, None), 1.5, limit=16),
+    "clip_ad.sdp_plus_demo": Expected((0.8,), 5, limit=6),
+    "dual_anchor.demo": Expected((0.85,), 1.5, limit=4),  # seed 0 draws maps that find some defects
+}
+
+
+def test_every_trained_method_is_expected_to_learn() -> None:
+    assert training_gain.trained_on("demo.train") == sorted(EXPECTED), "a new trained method joins EXPECTED"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPECTED)
+def test_training_on_the_demo_family_lowers_the_loss_and_raises_the_pixel_ap_on_the_demo_set(
+    name: str, tmp_path: Path
+) -> None:
+    expected = EXPECTED[name]
+    request = TrainRequest(name, "demo.train", tmp_path, encoder="demo", limit=expected.limit)
+    outcome = training_gain.measure(request, "demo")
+    for stage, fall in zip(outcome.stages, expected.falls, strict=True):
+        assert fall is None or stage.last_loss < fall * stage.first_loss
+    constant = Request(["constant"], ["demo"], tmp_path / "constant")
+    before = training_gain.quality(constant) if expected.beats_constant else outcome.untrained
+    assert outcome.trained.pixel_ap > expected.gain * before.pixel_ap
