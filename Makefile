@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 help:
 	@echo "make setup   install zsadbench and its development tools into $(VENV)"
-	@echo "make demo    run every method on the embedded demo set and print the table"
+	@echo "make demo    run every method on the embedded demo set, print its tables and make its report"
 	@echo "make test    run the test suite"
 	@echo "make lint    ruff and mypy"
 
@@ -20,9 +20,14 @@ $(VENV)/.installed: pyproject.toml
 
 setup: $(VENV)/.installed
 
+# One thread each: the demo's tensors are small, and threads that wait for each other crawl on a busy machine.
+demo: export OMP_NUM_THREADS = 1
 demo: setup
-	$(BIN)/zsadbench run --methods all --datasets demo --out runs/demo
+	$(BIN)/zsadbench run --methods all --datasets demo --save-maps --out runs/demo
+	$(BIN)/zsadbench profile --methods all --dataset demo --batches 1,8 --repeat 3 --out runs/demo
 	$(BIN)/zsadbench table runs/demo
+	$(BIN)/zsadbench table runs/demo --efficiency
+	$(BIN)/zsadbench report runs/demo --out runs/demo/report
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q

@@ -31,14 +31,11 @@ DONE = EfficiencyRecord(
 )  # fmt: skip
 
 
+PEAK = 1e12  # floating-point operations a second; the product that measures it has a test in test_profiling.py
+
+
 def request(tmp_path, *names, **options):
     return Request(methods=names, datasets=(), out=tmp_path, **options)
-
-
-@pytest.fixture(autouse=True)
-def quick_peak(monkeypatch):
-    """The matrix product has a test of its own in test_profiling.py."""
-    monkeypatch.setattr(measuring, "peak_flops", lambda device, dtype, watch: 1e12)
 
 
 @pytest.fixture
@@ -87,10 +84,10 @@ def test_a_last_short_batch_takes_a_step():
 
 
 def test_a_method_that_encodes_prompts_per_image_and_one_that_does_not(tmp_path):
-    anchors = measuring.measure("dual_anchor.demo", request(tmp_path, encoder="demo"), QUICK)
+    anchors = measuring.measure("dual_anchor.demo", request(tmp_path, encoder="demo"), QUICK, PEAK)
     assert anchors.status == "done", anchors.error
     assert anchors.text_prompts == {"once": 0, "category": 0, "image": 2} and anchors.text_ms is None
-    memory = measuring.measure("patchcore", request(tmp_path, encoder="demo"), QUICK)
+    memory = measuring.measure("patchcore", request(tmp_path, encoder="demo"), QUICK, PEAK)
     assert memory.status == "done", memory.error
     assert set(memory.text_prompts.values()) == {0} and memory.setting == {"scope": "image", "shots": 1}
     assert anchors.parameters - anchors.trained_parameters > memory.parameters > 0  # the text tower, where it is used
@@ -102,26 +99,26 @@ def test_a_method_that_encodes_prompts_per_image_and_one_that_does_not(tmp_path)
 
 
 def test_methods_that_compare_images_get_several_and_are_told_per_image(tmp_path, toys):
-    pair = measuring.measure("good_pair", request(tmp_path), replace(QUICK, batches=(1, 4)))
+    pair = measuring.measure("good_pair", request(tmp_path), replace(QUICK, batches=(1, 4)), PEAK)
     assert [(timing.batch, timing.images) for timing in pair.timings] == [(1, 2), (4, 4)]
-    whole = measuring.measure("musc", request(tmp_path, encoder="tiny"), replace(QUICK, batches=(1,)))
+    whole = measuring.measure("musc", request(tmp_path, encoder="tiny"), replace(QUICK, batches=(1,)), PEAK)
     assert whole.timings[0].images == 3 and whole.setting["scope"] == "category"
     assert whole.stopped == "no larger batch was asked for"
 
 
 def test_what_fails_is_a_record_with_its_reason(tmp_path, toys):
-    crash = measuring.measure("bad_crash", request(tmp_path), QUICK)
+    crash = measuring.measure("bad_crash", request(tmp_path), QUICK, PEAK)
     assert crash.status == "failed" and "IndexError" in crash.error
     spec = "timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k"
     missing = request(tmp_path, encoder=spec, weights={spec: tmp_path / "missing"})
-    lacking = measuring.measure("musc", missing, QUICK)
+    lacking = measuring.measure("musc", missing, QUICK, PEAK)
     assert lacking.status == "failed" and "--random-weights" in lacking.error
 
 
 def test_random_weights_are_marked(tmp_path):
     spec = "timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k"
     asked = request(tmp_path, encoder=spec, changes={"patchcore": {"size": "32"}})
-    record = measuring.measure("patchcore", asked, replace(QUICK, batches=(1,), random_weights=True))
+    record = measuring.measure("patchcore", asked, replace(QUICK, batches=(1,), random_weights=True), PEAK)
     assert record.random_weights and record.encoder["size"] == 32, record.error
     text = efficiency_table.render([record], [])
     assert r"PatchCore (ViT)\*" in text and "random weights" in text
@@ -129,7 +126,7 @@ def test_random_weights_are_marked(tmp_path):
 
 def test_training_runs_the_real_loop_at_the_recipes_batch_size(tmp_path, trained, monkeypatch):
     monkeypatch.setattr(synthetic, "write_folder", partial(synthetic.write_folder, size=(48, 32)))
-    record = measuring.measure("toy_trained", request(tmp_path), replace(QUICK, train=True))
+    record = measuring.measure("toy_trained", request(tmp_path), replace(QUICK, train=True), PEAK)
     assert record.status == "done", record.error
     first, second = record.training.stages
     assert (first.name, first.epochs, first.batch_size, first.steps) == ("first", 2, 4, 1)
@@ -254,6 +251,14 @@ def test_the_command_goes_on_after_a_process_that_was_killed_and_table_prints_it
     assert again.returncode == 0 and again.stdout == done.stdout
 
 
+def test_a_dataset_stands_for_the_presets_and_the_encoder_of_a_run_on_it(tmp_path):
+    options = ("--out", tmp_path, "--repeat", 1, "--warmup", 0, "--batches", "1", "--threads", 1)
+    done = zsadbench("profile", "--methods", "april_gan,constant", "--dataset", "demo", *options)
+    assert done.returncode == 0, done.stderr
+    found = {record.method: record.encoder.get("spec") for record in efficiency.load_run(tmp_path)}
+    assert found == {"april_gan.demo": "demo", "constant": None}
+
+
 @pytest.mark.parametrize("batches", ["", "0", "2,1", "1,1", "one"])
 def test_wrong_batch_sizes_exit_with_2(batches):
     done = zsadbench("profile", "--methods", "constant", "--batches", batches)
@@ -261,5 +266,5 @@ def test_wrong_batch_sizes_exit_with_2(batches):
 
 
 def test_precision_and_device_are_those_of_the_request(tmp_path, toys):
-    record = measuring.measure("good_mean", request(tmp_path, protocol=Protocol(precision="bf16")), QUICK)
+    record = measuring.measure("good_mean", request(tmp_path, protocol=Protocol(precision="bf16")), QUICK, PEAK)
     assert (record.precision, record.status) == ("bf16", "done"), record.error

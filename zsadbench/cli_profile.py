@@ -17,6 +17,7 @@ from zsadbench.cli_options import (
     changes_of,
     checked_device,
     choice,
+    demo_encoder,
     names_of,
     say,
     weights_of,
@@ -29,6 +30,9 @@ DEFAULT = Options()
 
 def profile(
     methods: Annotated[str, typer.Option(help='"all", or names like winclip,april_gan.visa.')],
+    dataset: Annotated[
+        str, typer.Option(help="Take the presets and the encoder that a run on this dataset would take.")
+    ] = "",
     train: Annotated[bool, typer.Option("--train", help="Measure training steps of trained methods too.")] = False,
     out: Annotated[Path, typer.Option(help="Run folder; records go to its folder efficiency.")] = Path("runs/default"),
     encoder: Encoder = None,
@@ -63,9 +67,9 @@ def profile(
 
     request = Request(
         methods=names_of(methods, "--methods"),
-        datasets=(),
+        datasets=(dataset,) if dataset else (),
         out=out,
-        encoder=encoder,
+        encoder=demo_encoder(encoder, [dataset]) if dataset else encoder,
         weights=weights_of(weights or []),
         changes=changes_of(set_ or []),
         device=checked_device(device),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import platform
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
+from multiprocessing.context import ForkServerContext
 from typing import Any
 
 import torch
@@ -30,24 +32,49 @@ def profile(request: Request, options: Options) -> Iterator[EfficiencyRecord]:
 
     Raises UnknownName, UsageError or OptionError before anything is measured.
     """
-    spawn = multiprocessing.get_context("spawn")  # a forked process could not use the GPU
-    for name, (method, _) in plan.resolve_methods(request).items():
-        with ProcessPoolExecutor(1, mp_context=spawn) as process:
-            try:
-                yield process.submit(measure, name, request, options).result()
-            except BrokenProcessPool:
-                yield _failed(name, method, request, "The system ended its process, usually because memory ran out.")
+    methods_ = plan.resolve_methods(request)
+    possible = _apart(peak, request, options)
+    for name, (method, _) in methods_.items():
+        try:
+            yield _apart(measure, name, request, options, possible)
+        except BrokenProcessPool:
+            yield _failed(name, method, request, "The system ended its process, usually because memory ran out.")
 
 
-def measure(name: str, request: Request, options: Options) -> EfficiencyRecord:
-    """Measure one method in this process; whatever it raises becomes a failed record."""
+def _apart(action: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what an action returns in a process of its own."""
+    # Forked from a server that has imported everything and never used the GPU: a fork of this process could not use it.
+    context = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
+    if isinstance(context, ForkServerContext):
+        context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(1, mp_context=context) as process:
+        return process.submit(action, *arguments).result()
+
+
+def peak(request: Request, options: Options) -> float:
+    """Return the floating-point operations a second of a large matrix product, on the device that is measured."""
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    watch = Stopwatch(request.device, _threads(request.device))
+    return peak_flops(request.device, PRECISIONS[request.protocol.precision], watch)
+
+
+def _threads(device: str) -> int | None:
+    return None if device.startswith("cuda") else torch.get_num_threads()
+
+
+def measure(name: str, request: Request, options: Options, possible: float) -> EfficiencyRecord:
+    """Measure one method in this process; whatever it raises becomes a failed record.
+
+    possible: floating-point operations a second, from `peak`.
+    """
     for folder in options.plugin_folders:
         plugins.add_folder(folder)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     method, full, config = plan.configure(name, request)
     try:
-        return _measure(method, full, config, request, options)
+        return _measure(method, full, config, request, options, possible)
     except ZsadError as error:
         return _failed(full, method, request, str(error))
     except Exception as error:
@@ -59,9 +86,11 @@ def _failed(name: str, method: type[Method], request: Request, reason: str) -> E
     return EfficiencyRecord(name, method.card.title, "failed", device, precision, error=reason)
 
 
-def _measure(kind: type[Method], name: str, config: Any, request: Request, options: Options) -> EfficiencyRecord:
+def _measure(
+    kind: type[Method], name: str, config: Any, request: Request, options: Options, possible: float
+) -> EfficiencyRecord:
     device, precision = request.device, request.protocol.precision
-    threads = None if device.startswith("cuda") else torch.get_num_threads()
+    threads = _threads(device)
     baseline = 0 if threads is None else peak_memory(device)
     encoder = _load(config, request, options)
     prompts = bench.watch_prompts(encoder.text if encoder is not None else None)
@@ -79,7 +108,6 @@ def _measure(kind: type[Method], name: str, config: Any, request: Request, optio
         ends = dict.fromkeys((timings[0].batch, min(timings, key=lambda timing: timing.median_ms).batch))
         passes = [] if encoder is None else [subject.encoder_timing(encoder, batch) for batch in ends]
         encoder_flops = None if encoder is None else bench.encoder_flops(encoder)
-        possible = peak_flops(device, PRECISIONS[precision], watch)
     training = measure_training(method, request, options) if options.train else None
     trained = _trained_parameters(method)
     return EfficiencyRecord(

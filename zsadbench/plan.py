@@ -152,14 +152,15 @@ def make_plan(request: Request, failures: Mapping[str, ZsadError] | None = None)
 
 
 def resolve_methods(request: Request) -> dict[str, tuple[type[Method], Any]]:
-    """Return the methods of a request without regard to datasets, by full name: (class, options).
+    """Return the methods of a request by full name, (class, options): those that suit its datasets, if it names any.
 
     Raises UnknownName, UsageError or OptionError.
     """
-    found = {}
-    for name in _expand(request.methods):
-        method, full, config = configure(name, request)
-        found[full] = method, config
+    names = _expand(request.methods)
+    found = {full: (method, config) for method, full, config in (configure(name, request) for name in names)}
+    if request.datasets:
+        targets = [name.partition("=")[0] for name in request.datasets]
+        found = {full: chosen for target in targets for full, chosen in _suited(names, target, request).items()}
     _refuse_unknown_targets(request, found)
     return found
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from zsadbench.checkpoints import Epoch
 
 FIRST_STEPS = 10  # of a training, from which its time is estimated
+LINES = 20  # at most that a training prints of its epochs
 
 
 class ConsoleProgress:
@@ -78,11 +79,12 @@ class ConsoleTraining:
         """Draw on the given bars; with `quiet` no lines."""
         self._bars, self._quiet = bars, quiet
         self._label, self._task = "", TaskID(0)
-        self._steps, self._done, self._began = 0, 0, 0.0
+        self._steps, self._done, self._began, self._told = 0, 0, 0.0, 0
 
     def begin(self, label: str, steps: int, done: int) -> None:
         """Start a bar at `done` of `steps` steps."""
         self._label, self._steps, self._done, self._began = label, steps - done, 0, time.monotonic()
+        self._told = 0
         self._task = self._bars.add_task(label, total=steps, completed=done)
         self._say(f"{steps} steps" + (f", going on after step {done}" if done else ""))
 
@@ -95,7 +97,10 @@ class ConsoleTraining:
             self._say(f"at most about {round(seconds)} s left at the speed of the first {FIRST_STEPS} steps")
 
     def finish_epoch(self, epoch: Epoch) -> None:
-        """Print the mean loss of an epoch, its time and the peak of memory."""
+        """Print the mean loss of an epoch, its time and the peak of memory; of many short epochs only some."""
+        if self._done < self._steps and self._done - self._told < self._steps / LINES:
+            return
+        self._told = self._done
         peak = "" if epoch.peak_bytes is None else f", {epoch.peak_bytes / 2**30:.2f} GiB"
         self._say(
             f"stage {epoch.stage + 1}, epoch {epoch.epoch + 1}: loss {epoch.loss:.4f} ({epoch.seconds:.1f} s{peak})"
