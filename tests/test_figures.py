@@ -254,3 +254,13 @@ def test_rows_that_differ_otherwise_are_named_along_the_axis(tmp_path):
 def test_a_study_without_results_says_how_to_get_them(tmp_path):
     done = zsadbench("figure", "study", "fiseclip_table3", "--run", tmp_path, "--out", tmp_path / "a.pdf")
     assert done.returncode == 1 and "run `zsadbench study fiseclip_table3`" in done.stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"no archive at all"])
+def test_cut_or_foreign_files_of_maps_are_a_sentence(tmp_path, content):
+    record = Record("winclip", "demo", "wood", "done", fingerprint="abc")
+    path = saved_maps.path_of(tmp_path, record)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    with pytest.raises(RecordError, match=r"wood\.maps\.npz does not hold the maps .* --save-maps"):
+        saved_maps.load(tmp_path, record, ["a.png"])

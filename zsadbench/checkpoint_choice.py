@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zsadbench import checkpoints, cross_dataset, datasets, methods, results
+from zsadbench import checkpoints, cross_dataset, datasets, methods, plugins, results
 from zsadbench.errors import NeedsCheckpoint, UsageError, ZsadError
 from zsadbench.methods import TrainableMethod
 from zsadbench.train_request import TrainRequest
@@ -67,9 +67,10 @@ def choose(
     training = _training(name, method, config, results.fingerprint(wanted)[:8], request)
     possible = folder is not None and request.train and _is_there(training)
     where = f"no checkpoint in {folder} suits" if folder is not None else "got none"
+    one = config.trained_on.partition(".")[0] in plugins.names("zsadbench.datasets")  # not two joined by a plus sign
+    advice = f"Train them with `{training.command}`, or give" if one else "Give"
     problem = NeedsCheckpoint(
-        f"{name} needs trained weights; {where}. Train them with `{training.command}`, or give an official checkpoint "
-        f"with --checkpoint {name}=PATH."
+        f"{name} needs trained weights; {where}. {advice} an official checkpoint with --checkpoint {name}=PATH."
     )
     return Choice(problem=problem, training=training if possible else None)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,7 +67,7 @@ def load(run: Path, record: Record, names: Sequence[str]) -> Mapping[str, np.nda
             }
     except FileNotFoundError:
         raise RecordError(f"{path} does not exist: the run kept no maps. {_ADVICE}") from None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RecordError(f"{path} does not hold the maps of its record: {error}. {_ADVICE}") from error
 
 
