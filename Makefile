@@ -24,7 +24,7 @@ setup: $(VENV)/.installed
 demo: export OMP_NUM_THREADS = 1
 demo: setup
 	$(BIN)/zsadbench run --methods all --datasets demo --save-maps --out runs/demo
-	$(BIN)/zsadbench profile --methods all --dataset demo --batches 1,8 --repeat 3 --out runs/demo
+	$(BIN)/zsadbench profile --methods all --dataset demo --batches 1,8 --repeat 3 --out runs/demo > /dev/null
 	$(BIN)/zsadbench table runs/demo
 	$(BIN)/zsadbench table runs/demo --efficiency
 	$(BIN)/zsadbench report runs/demo --out runs/demo/report
