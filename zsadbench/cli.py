@@ -11,8 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from zsadbench import cli_check, cli_data, cli_figure, cli_profile, cli_report, cli_train
+from zsadbench import cli_check, cli_data, cli_figure, cli_profile, cli_report, cli_table, cli_train
 from zsadbench.cli_options import (
+    DEFAULT_RUN,
     AsJson,
     Categories,
     Checkpoints,
@@ -34,9 +35,8 @@ from zsadbench.cli_options import (
     say,
     weights_of,
 )
+from zsadbench.cli_table import TableFormat
 from zsadbench.errors import DataError, UsageError, ZsadError
-
-DEFAULT_RUN = Path("runs/default")
 
 app = typer.Typer(
     help="Benchmark zero-shot anomaly detection methods with one pipeline and exact metrics.",
@@ -49,24 +49,10 @@ app = typer.Typer(
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_figure.app, name="figure")
 app.command("train")(cli_train.train)
+app.command("table")(cli_table.table)
 app.command("report")(cli_report.report)
 app.command("profile")(cli_profile.profile)
 app.command("check")(cli_check.check)
-
-
-class TableFormat(StrEnum):
-    """The formats of a table."""
-
-    md = "md"
-    latex = "latex"
-    csv = "csv"
-
-
-class TableLevel(StrEnum):
-    """What a row or column group of a table stands for."""
-
-    dataset = "dataset"
-    category = "category"
 
 
 class ListKind(StrEnum):
@@ -177,56 +163,6 @@ def run(
         typer.echo(json.dumps({"out": str(out), "skipped": summary.skipped, **summary.counts}))
     say(_ending(summary, out))
     raise typer.Exit(1 if summary.failed else 0)
-
-
-@app.command()
-def table(
-    runs: Annotated[list[Path] | None, typer.Argument(help="Run folders; their records are shown together.")] = None,
-    format_: Annotated[TableFormat, typer.Option("--format", help="md, latex or csv.")] = TableFormat.md,
-    level: Annotated[
-        TableLevel, typer.Option(help="dataset: one row a method; category: one row a category.")
-    ] = TableLevel.dataset,
-    published: Annotated[
-        bool, typer.Option("--published", help="Show the papers' numbers beside the measured ones.")
-    ] = False,
-    ci: Annotated[bool, typer.Option("--ci", help="Show 95 % bootstrap intervals, from resampled images.")] = False,
-    seeds: Annotated[
-        bool, typer.Option("--seeds", help="Mean and deviation of runs that differ in their seed alone.")
-    ] = False,
-    significance: Annotated[
-        bool, typer.Option("--significance", help="Which methods differ: average ranks and paired tests.")
-    ] = False,
-    efficiency: Annotated[
-        bool, typer.Option("--efficiency", help="What methods cost (`zsadbench profile`) beside quality.")
-    ] = False,
-) -> None:
-    """Print the results of one or more runs as a table."""
-    from zsadbench import results, tables
-
-    kinds = {"--ci": ci, "--seeds": seeds, "--significance": significance, "--efficiency": efficiency}
-    if sum(kinds.values()) > 1:
-        asked = " and ".join(name for name, wanted in kinds.items() if wanted)
-        raise UsageError(f"{asked} are different tables; print one at a time.")
-    folders = runs or [DEFAULT_RUN]
-    records = [record for folder in folders for record in results.load_run(folder)]
-    if efficiency:
-        from zsadbench import efficiency_table
-
-        typer.echo(efficiency_table.render_runs(folders, records, format_.value, published).rstrip("\n"))
-        return
-    if significance:
-        from zsadbench import intervals, significance_tables
-
-        text = significance_tables.render(records, intervals.Resamples(folders), format_.value)
-        typer.echo(text.rstrip("\n"))
-        return
-    resamples = None
-    if ci:
-        from zsadbench.intervals import Resamples  # here, because it imports NumPy and OpenCV
-
-        resamples = Resamples(folders)
-    text = tables.render(records, format_.value, level.value, published, resamples=resamples, seeds=seeds)
-    typer.echo(text.rstrip("\n"))
 
 
 @app.command()

@@ -11,6 +11,8 @@ import typer
 
 from zsadbench.errors import UnknownName, UsageError
 
+DEFAULT_RUN = Path("runs/default")
+
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", envvar="ZSADBENCH_DATA", help="Folder with one folder a dataset.")
 ]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from zsadbench.cli_options import (
+    DEFAULT_RUN,
     Device,
     Encoder,
     Plugins,
@@ -34,7 +35,7 @@ def profile(
         str, typer.Option(help="Take the presets and the encoder that a run on this dataset would take.")
     ] = "",
     train: Annotated[bool, typer.Option("--train", help="Measure training steps of trained methods too.")] = False,
-    out: Annotated[Path, typer.Option(help="Run folder; records go to its folder efficiency.")] = Path("runs/default"),
+    out: Annotated[Path, typer.Option(help="Run folder; records go to its folder efficiency.")] = DEFAULT_RUN,
     encoder: Encoder = None,
     weights: Weights = None,
     random_weights: Annotated[
