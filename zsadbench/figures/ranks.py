@@ -12,8 +12,9 @@ from zsadbench.significance import Ranking
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDTH, LINE = 5.0, 0.17  # inches: of the figure; of a method's line
-SIDE = 0.33  # of the width, for names on each side
+LINE = 0.17  # inches: height of a method's line
+RANK, AXIS = 0.18, 1.7  # inches: from one rank to the next, so that two digits fit; at least of the axis
+LETTER = 0.058  # inches: of a name in 7 pt
 BAR = 0.55  # lines between two bars
 
 
@@ -27,8 +28,11 @@ def draw(ranking: Ranking) -> Drawing:
         from matplotlib.figure import Figure
 
         head = 4 if ranking.tests else 2.5  # lines above the axis
-        figure = Figure((WIDTH, (lines + head + 0.4) * LINE))
-        axes = figure.add_axes((SIDE, 0, 1 - 2 * SIDE, 1))
+        axis = max(AXIS, RANK * methods)
+        side = LETTER * (max(len(name.title) for name in ranking.names) + len("  10.00 "))
+        width = axis + 2 * side
+        figure = Figure((width, (lines + head + 0.4) * LINE))
+        axes = figure.add_axes((side / width, 0, axis / width, 1))
         axes.set(xlim=(1, methods), ylim=(lines, -head - 0.4))
         axes.set_axis_off()
         _draw_axis(axes, methods, f"Average rank, {wording.LEVELS[ranking.level].lower()} {_metric(ranking)}", head)
