@@ -21,17 +21,11 @@ from zsadbench.plan import Request, make_plan
 from zsadbench.results import Record
 
 
-class Silent:
-    """A Progress that shows nothing."""
-
-    def begin(self, cells: int, images: int) -> None:
-        """Ignore the announcement."""
-
-    def step(self, label: str, images: int) -> None:
-        """Ignore the step."""
+class Strict(runner.Silent):
+    """A Progress that shows nothing and stops at a cell that failed."""
 
     def finish_cell(self, record: Record) -> None:
-        """Stop at a cell that failed: its time would mean nothing."""
+        """Stop: the time of a failed cell would mean nothing."""
         if record.status != "done":
             raise SystemExit(record.error)
 
@@ -41,7 +35,7 @@ def seconds(methods: Sequence[str], encoder: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         request = Request(methods=methods, datasets=["demo"], out=Path(folder), encoder=encoder)
-        runner.run(make_plan(request), request, Silent())
+        runner.run(make_plan(request), request, Strict())
         return time.perf_counter() - start
 
 

@@ -18,6 +18,7 @@ from zsadbench.datasets import Category
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.errors import UsageError
+from zsadbench.image_scores import minmax
 from zsadbench.methods import (
     Batch,
     EncoderConfig,
@@ -156,8 +157,7 @@ class AprilGan(TrainableMethod):
         peaks = maps.amax(dim=(1, 2))
         if self.config.few_shot_score == "bounded":
             return (peaks / (2 * len(self.layers))).clamp_max(1)
-        span = peaks.max() - peaks.min()
-        return (peaks - peaks.min()) / span.clamp_min(torch.finfo(span.dtype).tiny)
+        return minmax(peaks)
 
     def loss(self, batch: TrainingBatch, labels: Tensor, masks: Tensor, stage: str = "") -> dict[str, Tensor]:
         """Return focal and Dice loss of every stage's map, each a sum over the stages (§8)."""

@@ -19,6 +19,7 @@ from zsadbench import mutual
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest
 from zsadbench.errors import OptionError, UsageError
+from zsadbench.image_scores import minmax
 from zsadbench.methods import Batch, EncoderConfig, Method, MethodCard, Prediction, Scope, register
 from zsadbench.postprocess import resize_maps
 from zsadbench.similarity import unit
@@ -153,9 +154,7 @@ def rescore(scores: Tensor, embeddings: Tensor, windows: Sequence[int]) -> Tenso
     scores: [N], embeddings: unit [N, J] -> [N] float32, a mean over the k in `windows`, weighted by cosine (RsCIN,
     specs/methods/musc.md §6). k larger than N counts as N; equal scores give 0.
     """
-    scores, embeddings = scores.double(), embeddings.double()
-    span = scores.max() - scores.min()
-    scores = (scores - scores.min()) / span.clamp_min(torch.finfo(torch.float64).tiny)
+    scores, embeddings = minmax(scores.double()), embeddings.double()
     rescored = torch.zeros_like(scores)
     for k in windows:
         weights, images = (embeddings @ embeddings.T).topk(min(k, len(scores)), dim=1)

@@ -24,20 +24,10 @@ DEMO = ROOT / "results" / "baselines" / "demo.json"
 WORKFLOW = ROOT / ".github" / "workflows" / "regression.yml"
 
 
-class Silent:
-    """A Progress that tells nothing."""
-
-    def begin(self, cells: int, images: int) -> None: ...
-
-    def step(self, label: str, images: int) -> None: ...
-
-    def finish_cell(self, record: Record) -> None: ...
-
-
 def run(out: Path, *methods: str, **changes: dict) -> list[Record]:
     """Run methods on the part of the demo set that the committed baseline is about."""
     request = plan.Request(methods, ["demo"], out, encoder="demo", changes=changes, protocol=Protocol(limit=8))
-    runner.run(plan.make_plan(request), request, Silent())
+    runner.run(plan.make_plan(request), request, runner.Silent())
     return results.load_run(out)
 
 

@@ -16,13 +16,10 @@ from zsadbench.figures import drawing, map_grid, map_samples, ranks, study_serie
 from zsadbench.plan import Request, make_plan
 from zsadbench.protocol import Protocol
 from zsadbench.results import ImageScore, Record
+from zsadbench.runner import Silent
 from zsadbench.runner import run as run_plan
 
 pytest.importorskip("matplotlib", reason="figures need the extra `report`")
-
-
-class Silent:
-    begin = step = finish_cell = lambda *_: None
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from zsadbench.encoders.base import Encoder
 from zsadbench.errors import ExecutorError, MissingDependency, UsageError
 from zsadbench.plan import Cell, Plan, Request, Tower, is_done
 from zsadbench.results import Record
-from zsadbench.runner import Progress, Summary
+from zsadbench.runner import Progress, Silent, Summary
 
 TRIES = 3  # times that workers may end in a row without a finished cell between
 PATIENCE = 10.0  # seconds that a scheduler has to answer
@@ -116,18 +116,8 @@ def _work(pickled: bytes, folders: Sequence[Path]) -> tuple[list[Record], list[s
     paths = [results.record_path(request.out, *_key(cell)) for cell in cells]
     left = tuple(cell for cell, path in zip(cells, paths, strict=True) if not is_done(path, cell.fingerprint))
     with warnings.catch_warnings(record=True) as caught:
-        runner.run(Plan((left,) if left else (), ()), request, _Silent(), _keep_encoder)
+        runner.run(Plan((left,) if left else (), ()), request, Silent(), _keep_encoder)
     return [results.load(path) for path in paths], [str(one.message) for one in caught]
-
-
-class _Silent:
-    """A Progress that tells nothing: the records do."""
-
-    def begin(self, cells: int, images: int) -> None: ...
-
-    def step(self, label: str, images: int) -> None: ...
-
-    def finish_cell(self, record: Record) -> None: ...
 
 
 def _keep_encoder(tower: Tower, request: Request) -> Encoder | None:

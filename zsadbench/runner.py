@@ -44,6 +44,19 @@ class Progress(Protocol):
         """Report that a cell has been recorded."""
 
 
+class Silent:
+    """A Progress that tells nothing, for those to whom the records tell enough."""
+
+    def begin(self, cells: int, images: int) -> None:
+        """Show nothing."""
+
+    def step(self, label: str, images: int) -> None:
+        """Show nothing."""
+
+    def finish_cell(self, record: Record) -> None:
+        """Show nothing."""
+
+
 @dataclass
 class Summary:
     """How a run ended: how many cells of each status, and how many were already done."""

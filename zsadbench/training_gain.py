@@ -134,17 +134,11 @@ class _Course:
         self._losses, self._start = [], now
 
 
-class _Cells:
-    """A run's Progress that keeps the records."""
+class _Cells(runner.Silent):
+    """Keeps the records of a run and tells nothing."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
-
-    def begin(self, cells: int, images: int) -> None:
-        """Nothing is shown."""
-
-    def step(self, label: str, images: int) -> None:
-        """Nothing is shown."""
 
     def finish_cell(self, record: Record) -> None:
         """Keep the record."""

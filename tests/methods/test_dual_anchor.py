@@ -24,7 +24,7 @@ from zsadbench.image_anchors import StatePrompts, group_loss, orthogonality_loss
 from zsadbench.loading import from_tensor
 from zsadbench.plan import Request, make_plan
 from zsadbench.results import load
-from zsadbench.runner import run
+from zsadbench.runner import Silent, run
 from zsadbench.testing import check_method, toy_images
 
 dual_anchor = plugins.load("zsadbench.methods", "dual_anchor")
@@ -60,14 +60,6 @@ SWITCHES = [
     {"groups": (8, 2), "layers": (6, 12)},
     {"crop_from": 70},
 ]
-
-
-class Silent:
-    """A Progress that says nothing."""
-
-    def begin(self, *_: object) -> None: ...
-
-    step = finish_cell = begin
 
 
 class Step:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = ("png", "pdf", "svg")
-TEXT_WIDTH, COLUMN_WIDTH = 6.9, 3.3  # inches: a two-column page of CVPR's style
+TEXT_WIDTH = 6.9  # inches: both columns of a page in CVPR's style
 # Okabe and Ito's colours, told apart with any colour vision (jfly.uni-koeln.de/color), without their light yellow.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")  # 11 and 7 colours: the pair repeats after 77
