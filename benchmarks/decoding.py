@@ -26,8 +26,8 @@ from tabulate import tabulate
 from torch.nn import functional
 from torchvision import transforms
 
-from zsadbench.loading import ChunkStore
-from zsadbench.preprocess import CLIP_MEAN, CLIP_STD, Preprocess, apply, decode_image
+from zsadbench.data.images import CLIP_MEAN, CLIP_STD, Preprocess, apply, decode_image
+from zsadbench.running.loading import ChunkStore
 
 SIDES = (518, 240)  # inputs of ViT-L/14-336 as most papers use it, and of ViT-B/16-plus
 FILES = {"PNG 1024x1024": ("a.png", (1024, 1024)), "JPEG 1500x1000": ("a.jpg", (1500, 1000))}

@@ -26,9 +26,9 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout without installing it
 
-from zsadbench import training_gain
-from zsadbench.train_request import TrainRequest
-from zsadbench.training_gain import Outcome, StageCourse
+from zsadbench.testing import gain
+from zsadbench.testing.gain import Outcome, StageCourse
+from zsadbench.training.request import TrainRequest
 
 HEAD = ("method", "loss", "pixel AP", "image AUROC", "seconds", "first / later epoch")
 
@@ -69,7 +69,7 @@ def epoch_ratio(stage: Sequence[StageCourse]) -> str:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", default=",".join(training_gain.trained_on("demo.train")))
+    parser.add_argument("--methods", default=",".join(gain.trained_on("demo.train")))
     parser.add_argument("--seeds", default="0,1,2", help="of the initial weights and of the images' order")
     parser.add_argument("--limit", type=int, help="images a category of the demo family; by default all")
     options = parser.parse_args()
@@ -83,7 +83,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 out = Path(folder)
                 request = TrainRequest(name, "demo.train", out, encoder="demo", seed=seed, limit=options.limit)
-                outcomes.append(training_gain.measure(request, "demo"))
+                outcomes.append(gain.measure(request, "demo"))
         lines.append(line(name, outcomes))
         print(f"{name}: done", file=sys.stderr, flush=True)
     print(f"Demo family, seeds {options.seeds}, one thread, torch {torch.__version__}.\n")

@@ -27,12 +27,14 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout without installing it
 
-from zsadbench import encoders, loading, methods, mutual
+from zsadbench import encoders, methods
+from zsadbench.components import mutual
 from zsadbench.datasets import Category
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest
 from zsadbench.methods import Batch, Method, TrainableMethod
-from zsadbench.profiling import Stopwatch
+from zsadbench.running import loading
+from zsadbench.support.meters import Stopwatch
 
 MODELS = {
     "vit_b_16_plus_240": "open_clip:ViT-B-16-plus-240/laion400m_e31",

@@ -34,27 +34,22 @@ import torch
 from safetensors.torch import save_file
 from tabulate import tabulate
 
-from zsadbench import (
-    encoders,
-    evaluation,
-    metrics,
-    pixel_files,
-    plan,
-    postprocess,
-    results,
-    runner,
-    spill,
-    synthetic,
-)
+from zsadbench import encoders, metrics
+from zsadbench.components import postprocess
+from zsadbench.data import synthetic
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest
 from zsadbench.encoders.text import TextEncoder
-from zsadbench.loading import ChunkStore
 from zsadbench.metrics import histograms
-from zsadbench.plan import Plan, Request
-from zsadbench.profiling import clock, peak_memory, reset_peak
 from zsadbench.protocol import Protocol
-from zsadbench.results import Record
+from zsadbench.records import pixel_files, results
+from zsadbench.records.results import Record
+from zsadbench.running import evaluation, plan, runner
+from zsadbench.running.loading import ChunkStore
+from zsadbench.running.plan import Plan
+from zsadbench.running.request import Request
+from zsadbench.support import spill
+from zsadbench.support.meters import clock, peak_memory, reset_peak
 
 PHASES = {  # what the main thread does, as (where, name of the function); one inside another counts for the outer
     "loading weights": (encoders, "load_for"),

@@ -16,12 +16,14 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from zsadbench import runner
-from zsadbench.plan import Request, make_plan
-from zsadbench.results import Record
+from zsadbench.records.results import Record
+from zsadbench.running import runner
+from zsadbench.running.plan import make_plan
+from zsadbench.running.progress import Silent
+from zsadbench.running.request import Request
 
 
-class Strict(runner.Silent):
+class Strict(Silent):
     """A Progress that shows nothing and stops at a cell that failed."""
 
     def finish_cell(self, record: Record) -> None:

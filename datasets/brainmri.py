@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from zsadbench import layouts
-from zsadbench.adapters import TreeDataset
+from zsadbench.data import layouts
+from zsadbench.data.adapters import TreeDataset
 from zsadbench.datasets import DatasetCard, Sample, register
 
 _INNER = "brain_tumor_dataset"  # Kaggle's archive has its folders once more beside it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from zsadbench.adapters import PairedDataset
+from zsadbench.data.adapters import PairedDataset
 from zsadbench.datasets import DatasetCard, register
 
 

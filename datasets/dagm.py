@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
-from zsadbench import layouts
-from zsadbench.adapters import TreeDataset
+from zsadbench.data import layouts
+from zsadbench.data.adapters import TreeDataset
 from zsadbench.datasets import DatasetCard, Sample, register
 from zsadbench.errors import DataError
 

@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple
 
 from PIL import Image
 
-from zsadbench import layouts, procedural
+from zsadbench.data import layouts, procedural
 from zsadbench.datasets import Dataset, DatasetCard, Sample, register
 from zsadbench.errors import DataError
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from zsadbench.adapters import TreeDataset
+from zsadbench.data.adapters import TreeDataset
 from zsadbench.datasets import DatasetCard, register
 
 

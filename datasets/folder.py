@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from zsadbench import index_files, layouts
+from zsadbench.data import index_files, layouts
 from zsadbench.datasets import Dataset, DatasetCard, Sample, register
 from zsadbench.errors import DataError
 

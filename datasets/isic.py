@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from zsadbench import layouts
-from zsadbench.adapters import PairedDataset
+from zsadbench.data import layouts
+from zsadbench.data.adapters import PairedDataset
 from zsadbench.datasets import DatasetCard, Sample, register
 
 _MASKS = "ISBI2016_ISIC_Part1_Test_GroundTruth"

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from zsadbench import layouts
-from zsadbench.adapters import TreeDataset, labelled_by_mask
+from zsadbench.data import layouts
+from zsadbench.data.adapters import TreeDataset, labelled_by_mask
+from zsadbench.data.masks import foreground, raw_mask
 from zsadbench.datasets import DatasetCard, Sample, register
-from zsadbench.masks import foreground, raw_mask
 
 _REARRANGED = ("adaclip", "anomalyclip")
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from zsadbench import layouts
-from zsadbench.adapters import TreeDataset, labelled_by_mask
+from zsadbench.data import layouts
+from zsadbench.data.adapters import TreeDataset, labelled_by_mask
 from zsadbench.datasets import DatasetCard, Sample, register
 from zsadbench.errors import DataError
 

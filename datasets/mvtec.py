@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import ClassVar
 
-from zsadbench.adapters import TreeDataset
+from zsadbench.data.adapters import TreeDataset
 from zsadbench.datasets import DatasetCard, Sample, register
 
 _BAYES_PFL_NAME = re.compile(r"mvtec_(?P<defect>\w+)_\d{6}")

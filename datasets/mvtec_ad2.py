@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from zsadbench import layouts
-from zsadbench.adapters import IndexedDataset
+from zsadbench.data import layouts
+from zsadbench.data.adapters import IndexedDataset
 from zsadbench.datasets import DatasetCard, Sample, register
 
 _CATEGORIES = ("can", "fabric", "fruit_jelly", "rice", "sheet_metal", "vial", "wallplugs", "walnuts")

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from zsadbench import layouts
-from zsadbench.adapters import IndexedDataset
+from zsadbench.data import layouts
+from zsadbench.data.adapters import IndexedDataset
 from zsadbench.datasets import DatasetCard, Sample, register
 from zsadbench.errors import DataError
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from zsadbench import layouts
+from zsadbench.data import layouts
 from zsadbench.datasets import Dataset, DatasetCard, Sample, register
 from zsadbench.errors import DataError
 

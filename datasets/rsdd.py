@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from zsadbench import layouts
-from zsadbench.adapters import TreeDataset
+from zsadbench.data import layouts
+from zsadbench.data.adapters import TreeDataset
 from zsadbench.datasets import DatasetCard, Sample, register
 
 _TYPES = {"type1": "Type-I RSDDs dataset", "type2": "Type-II RSDDs dataset"}

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from zsadbench import index_files, layouts
-from zsadbench.adapters import IndexedDataset
+from zsadbench.data import index_files, layouts
+from zsadbench.data.adapters import IndexedDataset
 from zsadbench.datasets import DatasetCard, Sample, register
 
 _SPLIT = Path("split_csv", "1cls.csv")

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from zsadbench.components.postprocess import finish
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest
 from zsadbench.methods import (
@@ -30,7 +31,6 @@ from zsadbench.methods import (
     TrainRecipe,
     register,
 )
-from zsadbench.postprocess import finish
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # in official state dicts; they never enter
 BLOCK_ELEMENTS = 2**25  # vectors' values that pass the network at once: 128 MiB of float32

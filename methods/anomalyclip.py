@@ -16,7 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zsadbench import losses
+from zsadbench.components import losses
+from zsadbench.components.postprocess import resize_maps
+from zsadbench.components.prompt_learning import deep_prompts, placeholders, splice
+from zsadbench.components.similarity import abnormal_logit, text_tower, unit
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.errors import OptionError
@@ -31,9 +34,6 @@ from zsadbench.methods import (
     TrainRecipe,
     register,
 )
-from zsadbench.postprocess import resize_maps
-from zsadbench.prompt_learning import deep_prompts, placeholders, splice
-from zsadbench.similarity import abnormal_logit, text_tower, unit
 
 ENDINGS = ("object.", "damaged object.")  # of the normal and the abnormal sentence (§3)
 CHECKPOINT_KEY = "prompt_learner"  # where the official .pth keeps the tensors (§9)

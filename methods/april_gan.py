@@ -14,11 +14,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from zsadbench.components.image_scores import minmax
+from zsadbench.components.postprocess import resize_maps
+from zsadbench.components.similarity import CategoryText, TextSource, abnormal_logit, nearest_distance, unit
+from zsadbench.components.stage_layers import StageLayers, stage_losses, stage_map
 from zsadbench.datasets import Category
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.errors import UsageError
-from zsadbench.image_scores import minmax
 from zsadbench.methods import (
     Batch,
     EncoderConfig,
@@ -31,9 +34,6 @@ from zsadbench.methods import (
     TrainRecipe,
     register,
 )
-from zsadbench.postprocess import resize_maps
-from zsadbench.similarity import CategoryText, TextSource, abnormal_logit, nearest_distance, unit
-from zsadbench.stage_layers import StageLayers, stage_losses, stage_map
 
 CHECKPOINT_KEY = "trainable_linearlayer"  # where the official .pth keeps the layers (§9)
 

@@ -15,10 +15,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from zsadbench.components.image_scores import Evidence, ImageScore, crop_abnormal, fuse
+from zsadbench.components.postprocess import finish, resize_maps
+from zsadbench.components.similarity import CategoryText, TextSource, abnormal_logit, unit
+from zsadbench.components.stage_layers import StageLayers, stage_losses, stage_map
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.errors import OptionError
-from zsadbench.image_scores import Evidence, ImageScore, crop_abnormal, fuse
 from zsadbench.methods import (
     Batch,
     EncoderConfig,
@@ -31,9 +34,6 @@ from zsadbench.methods import (
     TrainRecipe,
     register,
 )
-from zsadbench.postprocess import finish, resize_maps
-from zsadbench.similarity import CategoryText, TextSource, abnormal_logit, unit
-from zsadbench.stage_layers import StageLayers, stage_losses, stage_map
 
 CHECKPOINT_KEY = "linear_layers"  # where the official .pth keeps the layers (§9)
 

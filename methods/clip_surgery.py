@@ -13,14 +13,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from zsadbench import prompts
+from zsadbench.components import prompts
+from zsadbench.components.image_scores import Evidence, ImageScore, fuse, minmax
+from zsadbench.components.postprocess import finish
+from zsadbench.components.similarity import CategoryText, TextSource, abnormal_logit, unit
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.errors import OptionError
-from zsadbench.image_scores import Evidence, ImageScore, fuse, minmax
 from zsadbench.methods import Batch, EncoderConfig, Method, MethodCard, Prediction, Scope, register
-from zsadbench.postprocess import finish
-from zsadbench.similarity import CategoryText, TextSource, abnormal_logit, unit
 
 
 @dataclass(frozen=True)

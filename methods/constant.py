@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
+from zsadbench.data.images import Preprocess
 from zsadbench.encoders.base import Encoder
 from zsadbench.methods import Batch, Method, MethodCard, Prediction, register
-from zsadbench.preprocess import Preprocess
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from zsadbench import mutual
+from zsadbench.components import mutual
+from zsadbench.components.similarity import CategoryText, TextSource, abnormal_logit, unit
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.methods import Batch, EncoderConfig, Method, MethodCard, Prediction, register
-from zsadbench.similarity import CategoryText, TextSource, abnormal_logit, unit
 
 
 @dataclass(frozen=True)

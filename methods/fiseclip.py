@@ -14,13 +14,13 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from zsadbench import mutual
+from zsadbench.components import mutual
+from zsadbench.components.postprocess import resize_maps
+from zsadbench.components.similarity import CategoryText, TextSource, abnormal_logit, unit
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.errors import OptionError
 from zsadbench.methods import Batch, EncoderConfig, Method, MethodCard, Prediction, Scope, register
-from zsadbench.postprocess import resize_maps
-from zsadbench.similarity import CategoryText, TextSource, abnormal_logit, unit
 
 Step = tuple[int, int]  # one matching: layer, side of the neighbourhood
 Filtering = Literal["none", "text", "neighbourhoods", "neighbourhoods_reversed", "layers", "steps"]

@@ -15,14 +15,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from zsadbench import mutual
+from zsadbench.components import mutual
+from zsadbench.components.image_scores import minmax
+from zsadbench.components.postprocess import resize_maps
+from zsadbench.components.similarity import unit
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest
 from zsadbench.errors import OptionError, UsageError
-from zsadbench.image_scores import minmax
 from zsadbench.methods import Batch, EncoderConfig, Method, MethodCard, Prediction, Scope, register
-from zsadbench.postprocess import resize_maps
-from zsadbench.similarity import unit
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from zsadbench import mutual
+from zsadbench.components import mutual
 from zsadbench.datasets import Category
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest

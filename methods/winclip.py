@@ -14,15 +14,18 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from zsadbench.components.image_scores import crop_abnormal
+from zsadbench.components.similarity import CategoryText, TextSource, abnormal_logit, nearest_distance, unit
 from zsadbench.datasets import Category
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.errors import OptionError, UsageError
-from zsadbench.image_scores import crop_abnormal
 from zsadbench.methods import Batch, EncoderConfig, Method, MethodCard, Prediction, register
-from zsadbench.similarity import CategoryText, TextSource, abnormal_logit, nearest_distance, unit
 
-PROMPT_LISTS = {"canonical22": "winclip", "zqhang21": "winclip_zqhang21"}  # option -> list in zsadbench.prompts
+PROMPT_LISTS = {
+    "canonical22": "winclip",
+    "zqhang21": "winclip_zqhang21",
+}  # option -> list in zsadbench.components.prompts
 TOKENS_PER_PASS = 2**13  # window tokens encoded at once; bounds the memory of a pass, whatever the batch
 SMALLEST = 1e-100  # floor of values in a harmonic mean: a value of 0 gives a mean of 0, not NaN
 

@@ -44,8 +44,8 @@ from demo_training.pool import GRID, TwinBatch, Twins, draw_batch, render_pool
 from torch import Tensor
 from torch.nn import functional
 
-from zsadbench import procedural
-from zsadbench.procedural import defects
+from zsadbench.data import procedural
+from zsadbench.data.procedural import defects
 
 log = logging.getLogger("train_demo_encoder")
 FULL_PHASE = 0.6  # share of the steps after which all tokens are used instead of an 8 x 8 window

@@ -8,7 +8,8 @@ import torch
 from hypothesis import settings
 from toy_tree import write_tree
 
-from zsadbench import datasets, methods, plugins
+from zsadbench import datasets, methods
+from zsadbench.support import plugins
 
 # The same examples on every run, so that a red test is a change of the code; `explore` looks for new ones.
 settings.register_profile("default", derandomize=True, deadline=None)
@@ -38,7 +39,7 @@ TEMPLATE = """
 from dataclasses import dataclass
 import torch
 from zsadbench.methods import Method, MethodCard, Prediction, register
-from zsadbench.preprocess import Preprocess
+from zsadbench.data.images import Preprocess
 
 @dataclass(frozen=True)
 class Config:

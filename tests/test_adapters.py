@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from zsadbench import datasets
-from zsadbench.adapters import labelled_by_mask
+from zsadbench.data.adapters import labelled_by_mask
 from zsadbench.datasets import Sample
 from zsadbench.errors import DataError
 

@@ -11,8 +11,8 @@ from collections import namedtuple
 
 import pytest
 
-from zsadbench import archives
-from zsadbench.archives import Limits, extract
+from zsadbench.data import archives
+from zsadbench.data.archives import Limits, extract
 from zsadbench.errors import FetchError
 
 FILES = {"candle/Data/0.JPG": b"first" * 200, "split_csv/1cls.csv": b"object,split\n", "empty.txt": b""}

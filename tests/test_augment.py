@@ -8,12 +8,13 @@ import pytest
 import torch
 from toy_tree import save
 
-from zsadbench import augment, datasets
-from zsadbench.augment import Change
+from zsadbench import datasets
+from zsadbench.data.images import Preprocess
 from zsadbench.datasets import Sample
 from zsadbench.methods import Augmentation, Stage, TrainRecipe
-from zsadbench.preprocess import Preprocess
-from zsadbench.training_data import Place, TrainingData
+from zsadbench.training import augment
+from zsadbench.training.augment import Change
+from zsadbench.training.data import Place, TrainingData
 
 
 def sample(name, defect=""):

@@ -13,11 +13,17 @@ import pytest
 import torch
 import yaml
 
-from zsadbench import baselines, mutual, plan, prompts, results, runner
-from zsadbench.baselines import Change
+from zsadbench.analysis import gate
+from zsadbench.analysis.gate import Change
+from zsadbench.components import mutual, prompts
 from zsadbench.errors import RecordError, UsageError
 from zsadbench.protocol import Protocol
-from zsadbench.results import Record
+from zsadbench.records import results
+from zsadbench.records.results import Record
+from zsadbench.running import plan, runner
+from zsadbench.running.progress import Silent
+from zsadbench.running.request import Request
+from zsadbench.tables.gate import render
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "results" / "baselines" / "demo.json"
@@ -26,26 +32,26 @@ WORKFLOW = ROOT / ".github" / "workflows" / "regression.yml"
 
 def run(out: Path, *methods: str, **changes: dict) -> list[Record]:
     """Run methods on the part of the demo set that the committed baseline is about."""
-    request = plan.Request(methods, ["demo"], out, encoder="demo", changes=changes, protocol=Protocol(limit=8))
-    runner.run(plan.make_plan(request), request, runner.Silent())
+    request = Request(methods, ["demo"], out, encoder="demo", changes=changes, protocol=Protocol(limit=8))
+    runner.run(plan.make_plan(request), request, Silent())
     return results.load_run(out)
 
 
-def part(method: str) -> baselines.Baseline:
+def part(method: str) -> gate.Baseline:
     """Return the committed baseline of one method."""
-    whole = baselines.load(DEMO)
+    whole = gate.load(DEMO)
     return replace(whole, cells={cell: numbers for cell, numbers in whole.cells.items() if f"/{method}/" in cell})
 
 
 def fallen(records: list[Record], method: str) -> list[Change]:
-    return [change for change in baselines.compare(records, part(method), {}) if change.fails]
+    return [change for change in gate.compare(records, part(method), {}) if change.fails]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["winclip", "clip_surgery", "musc", "fiseclip"])
 def test_the_demo_subset_keeps_its_baseline(method: str, tmp_path: Path) -> None:
-    changes = baselines.compare(run(tmp_path, method), part(method), {})
-    assert not [change for change in changes if change.fails], baselines.render(changes, part(method))
+    changes = gate.compare(run(tmp_path, method), part(method), {})
+    assert not [change for change in changes if change.fails], render(changes, part(method))
 
 
 def test_a_wrong_template_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +93,7 @@ def record(category: str = "leather", **changes: object) -> Record:
     return Record("winclip", "demo", category, "done", **{**values, **changes})
 
 
-BASE = baselines.make([record("leather"), record("wood")], {"all": 0.5, "pixel auroc": 2.0})
+BASE = gate.make([record("leather"), record("wood")], {"all": 0.5, "pixel auroc": 2.0})
 
 
 @pytest.mark.parametrize(
@@ -107,27 +113,27 @@ BASE = baselines.make([record("leather"), record("wood")], {"all": 0.5, "pixel a
     ],
 )
 def test_a_change_is_judged_by_its_metrics_tolerance(changes: dict, verdicts: list[str]) -> None:
-    found = baselines.compare([record("wood"), replace(record("leather"), **changes)], BASE, {})
+    found = gate.compare([record("wood"), replace(record("leather"), **changes)], BASE, {})
     assert [change.verdict for change in found] == verdicts
 
 
 def test_missing_and_new_cells_are_told_and_failures_come_first() -> None:
-    found = baselines.compare([record("leather", image={"auroc": 1.0, "ap": None}), record("pill")], BASE, {})
+    found = gate.compare([record("leather", image={"auroc": 1.0, "ap": None}), record("pill")], BASE, {})
     assert [(change.verdict, change.cell.rpartition("/")[2]) for change in found] == [
         ("missing", "wood"),
         ("new", "pill"),
         ("rose", "leather"),
     ]
-    text = baselines.render(found, BASE)
+    text = render(found, BASE)
     assert "1 fell or are missing" in text and "not in the run" in text and "+10.00" in text
 
 
 def test_the_command_line_overrides_the_baselines_tolerance() -> None:
     lower = [record("wood"), record("leather", pixel={"auroc": 0.77})]
-    assert baselines.compare(lower, BASE, {})[0].fails
-    assert not baselines.compare(lower, BASE, {"pixel auroc": 3.5})[0].fails
+    assert gate.compare(lower, BASE, {})[0].fails
+    assert not gate.compare(lower, BASE, {"pixel auroc": 3.5})[0].fails
     with pytest.raises(UsageError, match=r"pixel aurok: .* it has image ap, image auroc, pixel auroc"):
-        baselines.compare(lower, BASE, {"pixel aurok": 1.0})
+        gate.compare(lower, BASE, {"pixel aurok": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -139,26 +145,26 @@ def test_the_command_line_overrides_the_baselines_tolerance() -> None:
 )
 def test_runs_of_another_protocol_or_other_images_are_refused(other: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        baselines.compare([record("leather", **other)], BASE, {})
+        gate.compare([record("leather", **other)], BASE, {})
 
 
 def test_other_weights_and_versions_are_notes() -> None:
     changed = record(encoder={"spec": "demo", "sha256": "xyz"}, environment={"torch": "2.1"})
-    assert baselines.notes([changed], BASE) == [
+    assert gate.notes([changed], BASE) == [
         "demo is xyz; it was abc in the baseline's run.",
         "torch is 2.1; it was 2.0 in the baseline's run.",
     ]
-    assert baselines.notes([record()], BASE) == []
+    assert gate.notes([record()], BASE) == []
 
 
 def test_a_baseline_survives_its_file_and_needs_a_finished_run(tmp_path: Path) -> None:
     path = tmp_path / "base.json"
-    baselines.save(BASE, path)
-    assert baselines.load(path) == BASE
+    gate.save(BASE, path)
+    assert gate.load(path) == BASE
     with pytest.raises(RecordError, match=r"1 unfinished cells, such as demo/winclip/pill"):
-        baselines.make([record(), Record("winclip", "demo", "pill", "failed", "no")], {})
+        gate.make([record(), Record("winclip", "demo", "pill", "failed", "no")], {})
     with pytest.raises(RecordError, match="got no cells"):
-        baselines.make([], {})
+        gate.make([], {})
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"cells": {}, "tolerance": {}, "format": 99}'])
@@ -167,14 +173,14 @@ def test_an_unreadable_baseline_is_a_sentence_with_its_name(text: str | None, tm
     if text is not None:
         path.write_text(text)
     with pytest.raises(RecordError, match=r"base\.json .*--update"):
-        baselines.load(path)
+        gate.load(path)
 
 
 def test_tolerances_are_points_by_metric() -> None:
-    assert baselines.parse_tolerance(["0.5", "pixel.ap=1"]) == {"all": 0.5, "pixel ap": 1.0}
+    assert gate.parse_tolerance(["0.5", "pixel.ap=1"]) == {"all": 0.5, "pixel ap": 1.0}
     for wrong in ("x", "pixel.ap=", "-1", "pixel.ap=200", "nan"):
         with pytest.raises(UsageError, match="expected points of 0 to 100"):
-            baselines.parse_tolerance([wrong])
+            gate.parse_tolerance([wrong])
 
 
 @pytest.mark.slow

@@ -8,11 +8,16 @@ import torch
 from toy_trained import write_method
 from toy_tree import write_tree
 
-from zsadbench import checkpoints, datasets, methods, plugins, results, runner, training
+from zsadbench import datasets, methods
 from zsadbench.errors import RecordError, UsageError, WeightsError
-from zsadbench.plan import Request, make_plan
 from zsadbench.protocol import Protocol
-from zsadbench.train_request import TrainRequest
+from zsadbench.records import results
+from zsadbench.running import runner, trainings
+from zsadbench.running.plan import make_plan
+from zsadbench.running.request import Request
+from zsadbench.support import files, plugins
+from zsadbench.training import checkpoints, loop
+from zsadbench.training.request import TrainRequest
 
 
 class Silent:
@@ -46,7 +51,7 @@ def roots(tmp_path_factory) -> Path:
 
 
 def train(root, out, method="toy_trained.mvtec", **options):
-    training.train(TrainRequest(method, "mvtec", out, data_root=root, **options), Silent())
+    loop.train(TrainRequest(method, "mvtec", out, data_root=root, **options), Silent())
     return out
 
 
@@ -54,7 +59,7 @@ def plan_run(root, out, target, **options):
     """Plan, train what is missing, and run: returns the request and the plan that was run."""
     options.setdefault("methods", ["toy_trained"])
     request = Request(datasets=[target], out=out, data_root=root, protocol=Protocol(batch_size=4), **options)
-    plan = training.train_missing(make_plan(request), request, Silent())
+    plan = trainings.train_missing(make_plan(request), request, Silent())
     runner.run(plan, request, Silent())
     return plan
 
@@ -66,7 +71,7 @@ def records(out):
 def test_a_card_survives_the_way_to_disk_and_back(roots, tmp_path):
     folder = train(roots, tmp_path / "a")
     card = checkpoints.load(folder)
-    assert card.weights_sha256 == checkpoints.sha256(folder / checkpoints.WEIGHTS)
+    assert card.weights_sha256 == files.sha256(folder / checkpoints.WEIGHTS)
     data = json.loads((folder / checkpoints.CARD).read_text())
     assert checkpoints.Card(**data) == card and data["format"] == checkpoints.FORMAT
 
@@ -97,7 +102,7 @@ def test_writing_where_nothing_can_be_written_is_a_sentence_and_leaves_the_old_f
         raise OSError("No space left on device")
 
     with pytest.raises(RecordError, match="No space left"):
-        checkpoints.write_atomically(path, fail)
+        files.write_atomically(path, fail)
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 

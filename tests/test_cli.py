@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 from toy_tree import write_tree
 
-from zsadbench.cli import main
+from zsadbench.cli.main import main
 
 
 class Done(NamedTuple):

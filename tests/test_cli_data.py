@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from test_cli import zsadbench
 
-from zsadbench import fetching
+from zsadbench.data import fetch
 from zsadbench.errors import FetchError
 
 
@@ -60,7 +60,7 @@ def test_fetch_without_a_download_says_where_to_apply_and_exits_with_2(tmp_path)
 
 def test_fetch_shows_the_licence_first_and_downloads_nothing_until_it_is_accepted(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO())  # nobody sits there
-    monkeypatch.setattr(fetching, "fetch", lambda *arguments: pytest.fail("nobody accepted"))
+    monkeypatch.setattr(fetch, "fetch", lambda *arguments: pytest.fail("nobody accepted"))
     done = zsadbench("data", "fetch", "visa", "--data-root", tmp_path)
     assert done.returncode == 2 and "Licence: CC BY 4.0" in done.stderr and "--accept-licence" in done.stderr
     assert not list(tmp_path.iterdir())
@@ -72,7 +72,7 @@ def test_accepted_fetch_ends_with_the_command_that_checks_it(tmp_path, monkeypat
         (plan.folder / "split_csv/1cls.csv").write_text("object,split,label,image,mask\n")
         return plan.folder
 
-    monkeypatch.setattr(fetching, "fetch", fetched)
+    monkeypatch.setattr(fetch, "fetch", fetched)
     done = zsadbench("data", "fetch", "visa", "--data-root", tmp_path, "--accept-licence")
     assert done.returncode == 0 and f"zsadbench data check visa --data-root {tmp_path}" in done.stderr
 
@@ -85,6 +85,6 @@ def test_failed_and_interrupted_fetches_are_sentences(tmp_path, monkeypatch, rai
     def fail(*arguments):
         raise raised
 
-    monkeypatch.setattr(fetching, "fetch", fail)
+    monkeypatch.setattr(fetch, "fetch", fail)
     done = zsadbench("data", "fetch", "visa", "--data-root", tmp_path, "--accept-licence")
     assert done.returncode == code and words in done.stderr and "Traceback" not in done.stderr

@@ -7,7 +7,8 @@ import pytest
 from test_cli import zsadbench
 from toy_trained import write_method
 
-from zsadbench import checkpoints, datasets, methods, training
+from zsadbench import datasets, methods
+from zsadbench.training import checkpoints, loop
 
 ENDING = "Checkpoint: "
 
@@ -66,7 +67,7 @@ def test_a_wrong_training_exits_with_2_and_a_sentence(mvtec_tree, tmp_path, argu
 
 def test_an_interrupted_training_exits_with_130_and_goes_on(mvtec_tree, tmp_path, toy, monkeypatch):
     arguments = ["train", "--method", "toy_trained", "--dataset", "mvtec", "--data-root", mvtec_tree, "--out", tmp_path]
-    original, steps = training._Loop.run_step, []
+    original, steps = loop._Loop.run_step, []
 
     def interrupted(self, batch, stage):
         steps.append(original(self, batch, stage))
@@ -74,7 +75,7 @@ def test_an_interrupted_training_exits_with_130_and_goes_on(mvtec_tree, tmp_path
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._Loop, "run_step", interrupted)
+        patch.setattr(loop._Loop, "run_step", interrupted)
         cut = zsadbench(*arguments, *toy)
     assert cut.returncode == 130 and "Interrupted" in cut.stderr and "Traceback" not in cut.stderr
     done = zsadbench(*arguments, *toy)
@@ -99,7 +100,7 @@ def test_run_says_what_it_will_train_trains_it_and_finds_it_again(mvtec_tree, tm
 
 def test_help_of_train_imports_no_torch():
     code = (
-        "import sys; sys.argv = ['zsadbench', 'train', '--help']\nfrom zsadbench.cli import main\n"
+        "import sys; sys.argv = ['zsadbench', 'train', '--help']\nfrom zsadbench.cli.main import main\n"
         "try: main()\nexcept SystemExit as end: assert not end.code\nassert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -2,8 +2,10 @@
 
 import pytest
 
-from zsadbench import cross_dataset, datasets, methods
+from zsadbench import datasets, methods
 from zsadbench.errors import UnknownName
+from zsadbench.support import preset_names
+from zsadbench.training import cross_dataset
 
 
 @pytest.mark.parametrize(
@@ -68,11 +70,12 @@ def test_everything_is_each_method_once_and_a_trained_family_beside_an_untrained
 def test_a_family_is_called_by_presets_that_leave_out_what_they_were_trained_on():
     method, full, config = methods.lookup("clip_ad.sdp_plus")
     assert (full, config.trained_on) == ("clip_ad.sdp_plus_visa", "visa")
-    assert methods.aliases(method, full) == (full, "clip_ad.sdp_plus", "clip_ad")
-    assert methods.aliases(method, "clip_ad") == ("clip_ad.sdp", "clip_ad")
+    assert preset_names.aliases(method.presets, full) == (full, "clip_ad.sdp_plus", "clip_ad")
+    assert preset_names.aliases(method.presets, "clip_ad") == ("clip_ad.sdp", "clip_ad")
     dual_anchor = methods.lookup("dual_anchor")[0]
-    assert methods.aliases(dual_anchor, "dual_anchor.visa_clip") == ("dual_anchor.visa_clip", "dual_anchor"), (
-        "dual_anchor.visa is a preset of its own"
-    )
+    assert preset_names.aliases(dual_anchor.presets, "dual_anchor.visa_clip") == (
+        "dual_anchor.visa_clip",
+        "dual_anchor",
+    ), "dual_anchor.visa is a preset of its own"
     with pytest.raises(UnknownName, match=r"clip_ad 'sdp_rvs'"):
         methods.lookup("clip_ad.sdp_rvs")  # an untrained preset's name is given in full

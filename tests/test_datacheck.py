@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from zsadbench import datasets
-from zsadbench.datacheck import check, check_dataset, render
+from zsadbench.data.check import check, check_dataset, render
 from zsadbench.datasets import Dataset, DatasetCard, Sample
 
 CARD = DatasetCard(

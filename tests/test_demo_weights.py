@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import normalize
 
-from zsadbench import procedural
+from zsadbench import encoders
+from zsadbench.data import procedural
 
-FOLDER = Path(procedural.__file__).parents[1] / "encoders"
+FOLDER = Path(encoders.__file__).parent
 WEIGHTS = FOLDER / "demo.safetensors"
 NORMAL = ("{}", "flawless {}", "perfect {}", "unblemished {}")
 NORMAL += ("{} without flaw", "{} without defect", "{} without damage")

@@ -8,12 +8,17 @@ import pytest
 from test_cli import zsadbench
 from toy_trained import write_method
 
-from zsadbench import datasets, efficiency, efficiency_table, measuring, methods, plugins, synthetic
-from zsadbench.efficiency import EfficiencyRecord, Options, StageCost, Timing, Training
+from zsadbench import datasets, methods
+from zsadbench.data import synthetic
 from zsadbench.errors import OptionError, RecordError, UnknownName, UsageError
-from zsadbench.plan import Request
+from zsadbench.profiling import measure
 from zsadbench.protocol import Protocol
-from zsadbench.results import Record
+from zsadbench.records import efficiency
+from zsadbench.records.efficiency import EfficiencyRecord, Options, StageCost, Timing, Training
+from zsadbench.records.results import Record
+from zsadbench.running.request import Request
+from zsadbench.support import plugins
+from zsadbench.tables import efficiency as efficiency_table
 
 QUICK = Options(batches=(1, 2), warmup=0, repeat=1, threads=1, category_images=3, steps=1)
 STAGES = (
@@ -84,10 +89,10 @@ def test_a_last_short_batch_takes_a_step():
 
 
 def test_a_method_that_encodes_prompts_per_image_and_one_that_does_not(tmp_path):
-    anchors = measuring.measure("dual_anchor.demo", request(tmp_path, encoder="demo"), QUICK, PEAK)
+    anchors = measure.measure("dual_anchor.demo", request(tmp_path, encoder="demo"), QUICK, PEAK)
     assert anchors.status == "done", anchors.error
     assert anchors.text_prompts == {"once": 0, "category": 0, "image": 2} and anchors.text_ms is None
-    memory = measuring.measure("patchcore", request(tmp_path, encoder="demo"), QUICK, PEAK)
+    memory = measure.measure("patchcore", request(tmp_path, encoder="demo"), QUICK, PEAK)
     assert memory.status == "done", memory.error
     assert set(memory.text_prompts.values()) == {0} and memory.setting == {"scope": "image", "shots": 1}
     assert anchors.parameters - anchors.trained_parameters > memory.parameters > 0  # the text tower, where it is used
@@ -99,26 +104,26 @@ def test_a_method_that_encodes_prompts_per_image_and_one_that_does_not(tmp_path)
 
 
 def test_methods_that_compare_images_get_several_and_are_told_per_image(tmp_path, toys):
-    pair = measuring.measure("good_pair", request(tmp_path), replace(QUICK, batches=(1, 4)), PEAK)
+    pair = measure.measure("good_pair", request(tmp_path), replace(QUICK, batches=(1, 4)), PEAK)
     assert [(timing.batch, timing.images) for timing in pair.timings] == [(1, 2), (4, 4)]
-    whole = measuring.measure("musc", request(tmp_path, encoder="tiny"), replace(QUICK, batches=(1,)), PEAK)
+    whole = measure.measure("musc", request(tmp_path, encoder="tiny"), replace(QUICK, batches=(1,)), PEAK)
     assert whole.timings[0].images == 3 and whole.setting["scope"] == "category"
     assert whole.stopped == "no larger batch was asked for"
 
 
 def test_what_fails_is_a_record_with_its_reason(tmp_path, toys):
-    crash = measuring.measure("bad_crash", request(tmp_path), QUICK, PEAK)
+    crash = measure.measure("bad_crash", request(tmp_path), QUICK, PEAK)
     assert crash.status == "failed" and "IndexError" in crash.error
     spec = "timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k"
     missing = request(tmp_path, encoder=spec, weights={spec: tmp_path / "missing"})
-    lacking = measuring.measure("musc", missing, QUICK, PEAK)
+    lacking = measure.measure("musc", missing, QUICK, PEAK)
     assert lacking.status == "failed" and "--random-weights" in lacking.error
 
 
 def test_random_weights_are_marked(tmp_path):
     spec = "timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k"
     asked = request(tmp_path, encoder=spec, changes={"patchcore": {"size": "32"}})
-    record = measuring.measure("patchcore", asked, replace(QUICK, batches=(1,), random_weights=True), PEAK)
+    record = measure.measure("patchcore", asked, replace(QUICK, batches=(1,), random_weights=True), PEAK)
     assert record.random_weights and record.encoder["size"] == 32, record.error
     text = efficiency_table.render([record], [])
     assert r"PatchCore (ViT)\*" in text and "random weights" in text
@@ -126,7 +131,7 @@ def test_random_weights_are_marked(tmp_path):
 
 def test_training_runs_the_real_loop_at_the_recipes_batch_size(tmp_path, trained, monkeypatch):
     monkeypatch.setattr(synthetic, "write_folder", partial(synthetic.write_folder, size=(48, 32)))
-    record = measuring.measure("toy_trained", request(tmp_path), replace(QUICK, train=True), PEAK)
+    record = measure.measure("toy_trained", request(tmp_path), replace(QUICK, train=True), PEAK)
     assert record.status == "done", record.error
     first, second = record.training.stages
     assert (first.name, first.epochs, first.batch_size, first.steps) == ("first", 2, 4, 1)
@@ -142,7 +147,7 @@ def test_wrong_names_and_options_are_told_before_anything_is_measured(tmp_path):
         (request(tmp_path, "winclip", changes={"musc": {"size": "64"}}), UsageError),
     ):
         with pytest.raises(error):
-            next(measuring.profile(asked, QUICK))
+            next(measure.profile(asked, QUICK))
 
 
 def test_synthetic_pictures_are_a_readable_test_split(tmp_path):
@@ -221,7 +226,7 @@ DYING = """
 import os, signal
 from dataclasses import dataclass
 from zsadbench.methods import Method, MethodCard, register
-from zsadbench.preprocess import Preprocess
+from zsadbench.data.images import Preprocess
 
 @dataclass(frozen=True)
 class Config:
@@ -266,5 +271,5 @@ def test_wrong_batch_sizes_exit_with_2(batches):
 
 
 def test_precision_and_device_are_those_of_the_request(tmp_path, toys):
-    record = measuring.measure("good_mean", request(tmp_path, protocol=Protocol(precision="bf16")), QUICK, PEAK)
+    record = measure.measure("good_mean", request(tmp_path, protocol=Protocol(precision="bf16")), QUICK, PEAK)
     assert (record.precision, record.status) == ("bf16", "done"), record.error

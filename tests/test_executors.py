@@ -13,17 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from zsadbench import executors, plan, plugins
 from zsadbench.errors import ExecutorError, UnknownName, UsageError
-from zsadbench.executors import Backend
 from zsadbench.protocol import Protocol
+from zsadbench.running import executors, plan
+from zsadbench.running.executors import Backend
+from zsadbench.running.request import Request
+from zsadbench.support import plugins
 
 METHOD = """
 import os, signal
 from dataclasses import dataclass
 from pathlib import Path
 from zsadbench.methods import Method, MethodCard, Prediction, register
-from zsadbench.preprocess import Preprocess
+from zsadbench.data.images import Preprocess
 
 @dataclass(frozen=True)
 class Config:
@@ -74,7 +76,7 @@ def marker(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(out: Path, backend: Backend | None, **changes: object) -> tuple[executors.Summary, Watch]:
-    request = plan.Request(
+    request = Request(
         ["mortal", "constant"], ["demo"], out, changes={"mortal": changes}, protocol=Protocol(limit=2, batch_size=2)
     )
     watch = Watch()
@@ -192,7 +194,7 @@ def test_a_device_is_claimed_by_one_process_until_it_ends(tmp_path: Path) -> Non
         [
             sys.executable,
             "-c",
-            "import sys, pathlib; from zsadbench import executors\n"
+            "import sys, pathlib; from zsadbench.running import executors\n"
             "print(executors.claim(('a', 'b'), pathlib.Path(sys.argv[1]))[0], flush=True)\n"
             "sys.stdin.read()",
             str(tmp_path),

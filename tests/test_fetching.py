@@ -15,10 +15,12 @@ from typing import NamedTuple
 import pytest
 from PIL import Image
 
-from zsadbench import archives, datasets, fetching
+from zsadbench import datasets
+from zsadbench.data import archives
+from zsadbench.data import fetch as fetching
+from zsadbench.data.fetch import Archive, Plan, download, fetch, make_plan
 from zsadbench.datasets import DatasetCard
 from zsadbench.errors import DataError, FetchError, UnknownName, UsageError
-from zsadbench.fetching import Archive, Plan, download, fetch, make_plan
 
 CARD = DatasetCard(
     title="Tiles",

@@ -10,14 +10,19 @@ import numpy as np
 import pytest
 from test_cli import zsadbench
 
-from zsadbench import datasets, results, saved_maps, significance, studies
+from zsadbench import datasets
+from zsadbench.analysis import significance
 from zsadbench.errors import DataError, RecordError, UnknownName, UsageError
-from zsadbench.figures import drawing, map_grid, map_samples, ranks, study_series
-from zsadbench.plan import Request, make_plan
+from zsadbench.figures import drawing, map_grid, map_samples, ranks
+from zsadbench.figures import study as study_series
 from zsadbench.protocol import Protocol
-from zsadbench.results import ImageScore, Record
-from zsadbench.runner import Silent
-from zsadbench.runner import run as run_plan
+from zsadbench.records import results, saved_maps
+from zsadbench.records.results import ImageScore, Record
+from zsadbench.running import studies
+from zsadbench.running.plan import make_plan
+from zsadbench.running.progress import Silent
+from zsadbench.running.request import Request
+from zsadbench.running.runner import run as run_plan
 
 pytest.importorskip("matplotlib", reason="figures need the extra `report`")
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from zsadbench import efficiency, results
-from zsadbench.efficiency import EfficiencyRecord, Timing
 from zsadbench.errors import RecordError, UnknownName
-from zsadbench.figures import cost
-from zsadbench.results import Record
+from zsadbench.figures import efficiency as cost
+from zsadbench.records import efficiency, results
+from zsadbench.records.efficiency import EfficiencyRecord, Timing
+from zsadbench.records.results import Record
 
 pytest.importorskip("matplotlib", reason="figures need the extra `report`")
 

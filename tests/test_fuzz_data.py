@@ -22,11 +22,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from zsadbench import archives, datacheck, datasets, index_files, sample_lists
+from zsadbench import datasets
+from zsadbench.data import archives, check, index_files, index_writer
+from zsadbench.data.images import decode_image, read_header
+from zsadbench.data.masks import raw_mask, read_mask
 from zsadbench.datasets import Sample
 from zsadbench.errors import DataError, FetchError, ZsadError
-from zsadbench.masks import raw_mask, read_mask
-from zsadbench.preprocess import decode_image, read_header
 
 EXAMPLES = int(os.environ.get("ZSADBENCH_FUZZ", "40"))  # of each property; a night may have more
 FUZZ = settings(
@@ -290,7 +291,7 @@ def test_accepted_rows_keep_their_label_and_stay_inside(made, kind):
         check_samples(samples, made, root)
         if samples:
             with only_inside(root), contextlib.suppress(ZsadError):
-                list(sample_lists.rows(datasets.create(f"folder={path}")))
+                list(index_writer.rows(datasets.create(f"folder={path}")))
 
 
 JSON = st.recursive(
@@ -425,10 +426,10 @@ def test_any_folder_tree_is_checked_and_indexed_or_a_sentence(files, name):
         try:
             with only_inside(root):
                 dataset = datasets.create(f"{name}={root}")
-                report = datacheck.check(dataset, threads=1)
-                datacheck.render(report).encode()
-                json.dumps(datacheck.facts(report)).encode()
-                list(sample_lists.rows(dataset))
+                report = check.check(dataset, threads=1)
+                check.render(report).encode()
+                json.dumps(check.facts(report)).encode()
+                list(index_writer.rows(dataset))
         except ZsadError:
             return
         for category in dataset.categories():

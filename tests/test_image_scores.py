@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zsadbench.image_scores import Evidence, fuse, minmax
+from zsadbench.components.image_scores import Evidence, fuse, minmax
 
 
 def test_a_constant_map_scales_to_zero():

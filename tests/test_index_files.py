@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from zsadbench import index_files
+from zsadbench.data import index_files
 from zsadbench.errors import DataError
 
 

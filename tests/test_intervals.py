@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 from test_cli import zsadbench
 
-from zsadbench import pixel_files, results, seeds, tables
-from zsadbench.differences import compare
+from zsadbench.analysis import seeds
+from zsadbench.analysis.differences import compare
+from zsadbench.analysis.intervals import Resamples
 from zsadbench.errors import RecordError
-from zsadbench.intervals import Resamples
 from zsadbench.metrics import bootstrap
+from zsadbench.records import pixel_files, results
+from zsadbench.support import files
+from zsadbench.tables import quality
 
 METHODS = "constant,good_mean,good_pair"
 
@@ -130,7 +133,7 @@ def test_a_missing_or_foreign_file_says_to_run_the_cell_again(runs, tmp_path, da
     record = records_of(runs[0])[0]
     path = pixel_files.path_of(tmp_path, record)
     if damage == "empty":
-        results.write_atomically(path, b"")
+        files.write_atomically(path, b"")
     elif damage == "of another run":
         pixel_files.save(tmp_path, replace(record, fingerprint="other"), pixel_files.load(runs[0], record))
     with pytest.raises(RecordError, match=r"bottle\.pixels\.npz .*Delete bottle\.json there and run the cell again"):
@@ -152,7 +155,8 @@ def test_different_tables_are_printed_one_at_a_time(runs):
 
 def test_intervals_need_no_torch(runs):
     code = (
-        "import sys; from pathlib import Path; from zsadbench import intervals, results; run = Path(sys.argv[1]); "
+        "import sys; from pathlib import Path; from zsadbench.analysis import intervals\n"
+        "from zsadbench.records import results; run = Path(sys.argv[1]); "
         "one = [record for record in results.load_run(run) if record.status == 'done'][:1]; "
         "assert intervals.Resamples([run], 5).interval(one, ('pixel', 'ap')); sys.exit('torch' in sys.modules)"
     )
@@ -194,18 +198,18 @@ def test_one_seed_has_no_deviation(runs):
 def test_seeds_that_differ_in_more_than_the_seed_are_refused(runs):
     other = [replace(one, protocol=one.protocol | {"eval_size": 64}) for one in results.load_run(runs[1])]
     with pytest.raises(RecordError, match="eval_size"):
-        tables.render([*results.load_run(runs[0]), *other], seeds=True)
+        quality.render([*results.load_run(runs[0]), *other], seeds=True)
 
 
 def test_seeds_that_cover_other_categories_are_refused(runs):
     part = [one for one in results.load_run(runs[1]) if one.category != "grid"]
     with pytest.raises(RecordError, match="other categories with one seed"):
-        tables.render([*results.load_run(runs[0]), *part], seeds=True)
+        quality.render([*results.load_run(runs[0]), *part], seeds=True)
 
 
 def test_a_method_with_fewer_seeds_is_named(runs):
     part = [one for one in results.load_run(runs[1]) if one.method != "constant"]
-    text = tables.render([*results.load_run(runs[0]), *part], seeds=True)
+    text = quality.render([*results.load_run(runs[0]), *part], seeds=True)
     assert "fewer runs: Constant 1." in text
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from zsadbench import latex, tables
-from zsadbench.results import Record
+from zsadbench.records.results import Record
+from zsadbench.tables import latex, quality
 
 
 def record(method: str, dataset: str, category: str, value: float | None, **changes: Any) -> Record:
@@ -27,7 +27,7 @@ def record(method: str, dataset: str, category: str, value: float | None, **chan
 
 
 def source(*records: Record, **options: Any) -> str:
-    return tables.render(records, format="latex", cards={}, **options)
+    return quality.render(records, format="latex", cards={}, **options)
 
 
 def trained(*names: str, leak: bool = False) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from zsadbench import layouts
+from zsadbench.data import layouts
 from zsadbench.errors import DataError
 
 

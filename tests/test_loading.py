@@ -8,8 +8,8 @@ import torch
 from zsadbench.datasets import Category
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.errors import RecordError
-from zsadbench.loading import ChunkStore, from_tensor, positions
-from zsadbench.spill import Spill
+from zsadbench.running.loading import ChunkStore, from_tensor, positions
+from zsadbench.support.spill import Spill
 
 CATEGORY = Category("bottle", "bottle", "toy")
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from zsadbench.losses import dice, focal
+from zsadbench.components.losses import dice, focal
 
 
 def test_dice_of_a_perfect_map_is_zero_and_of_an_empty_one_nearly_one():

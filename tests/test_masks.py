@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
+from zsadbench.data.masks import raw_mask, read_mask, resize_mask
 from zsadbench.datasets import Sample
 from zsadbench.errors import DataError
-from zsadbench.masks import raw_mask, read_mask, resize_mask
 
 
 def anomalous(*masks):

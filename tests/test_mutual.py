@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from zsadbench import mutual
+from zsadbench.components import mutual
+from zsadbench.components.similarity import unit
 from zsadbench.errors import UsageError
-from zsadbench.similarity import unit
 
 
 def random_tensor(*shape: int, seed: int = 0) -> Tensor:

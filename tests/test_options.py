@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 
 from zsadbench.errors import OptionError, UnknownName
-from zsadbench.options import override
+from zsadbench.support.options import override
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from zsadbench import datasets, methods, plugins
+from zsadbench import datasets, methods
 from zsadbench.errors import MissingDependency, PluginError, UnknownName, UsageError
+from zsadbench.support import plugins
 
 METHOD = '''
 """A third party's method."""
 from dataclasses import dataclass
 import torch
 from zsadbench.methods import Method, MethodCard, Prediction, register
-from zsadbench.preprocess import Preprocess
+from zsadbench.data.images import Preprocess
 
 @dataclass(frozen=True)
 class Config:

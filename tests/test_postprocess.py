@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from zsadbench import methods
-from zsadbench.postprocess import finish, gaussian_operator, resize_maps, smooth
+from zsadbench.components.postprocess import finish, gaussian_operator, resize_maps, smooth
 
 
 def random_maps(*shape: int) -> torch.Tensor:

@@ -11,8 +11,8 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
+from zsadbench.data.images import IMAGENET_MEAN, IMAGENET_STD, Preprocess, apply, decode_image, open_image, read_header
 from zsadbench.errors import DataError
-from zsadbench.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess, apply, decode_image, open_image, read_header
 
 
 def noise(height, width, channels=3, seed=0):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsadbench import procedural
+from zsadbench.data import procedural
 from zsadbench.errors import UnknownName
 
 FAMILIES = (procedural.TRAIN_CATEGORIES, procedural.VALIDATION_CATEGORIES, procedural.TEST_CATEGORIES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from zsadbench import encoders
-from zsadbench.prompt_learning import deep_prompts, placeholders, splice
+from zsadbench.components.prompt_learning import deep_prompts, placeholders, splice
 
 
 def test_placeholders_take_one_token_each() -> None:

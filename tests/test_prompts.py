@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load
 from torch.nn.functional import normalize
 
-from zsadbench import prompts
+from zsadbench.components import prompts
+from zsadbench.components.prompts import PromptList
 from zsadbench.encoders.text import TextEncoder
 from zsadbench.errors import UnknownName, UsageError
-from zsadbench.prompts import PromptList
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -135,7 +135,7 @@ def test_a_list_with_one_class_is_refused_for_two_rows(text: TextEncoder) -> Non
 
 
 def test_importing_prompts_imports_no_torch() -> None:
-    code = "import sys, zsadbench.prompts as p; p.get('winclip'); sys.exit('torch' in sys.modules)"
+    code = "import sys, zsadbench.components.prompts as p; p.get('winclip'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from zsadbench import methods, published
+from zsadbench import methods
 from zsadbench.errors import RecordError
-from zsadbench.published import Key, Library
+from zsadbench.records import published
+from zsadbench.records.published import Key, Library
 
 HEADER = ",".join(published.Number._fields[1:])
 LINE = "1,WinCLIP,winclip,,,240,,0,mvtec,mean,image,auroc,91.8,,"

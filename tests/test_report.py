@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from test_cli import zsadbench
 
-from zsadbench import results
 from zsadbench.errors import RecordError
+from zsadbench.records import results
+from zsadbench.records.results import ImageScore, Record
 from zsadbench.report import content, page
-from zsadbench.results import ImageScore, Record
 
 pytest.importorskip("jinja2", reason="reports need the extra `report`")
 pytest.importorskip("matplotlib", reason="reports need the extra `report`")

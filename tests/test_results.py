@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from zsadbench import results
 from zsadbench.errors import RecordError
-from zsadbench.results import ImageScore, Record
+from zsadbench.records import results
+from zsadbench.records.results import ImageScore, Record
+from zsadbench.support import files
 
 RECORD = Record(
     method="winclip.4shot", dataset="mvtec", category="bottle", status="done", fingerprint="f" * 64, title="WinCLIP",
@@ -77,9 +78,9 @@ def test_a_full_disk_is_a_sentence_and_leaves_the_old_record(tmp_path, monkeypat
 
 
 def test_the_fingerprint_ignores_key_order_and_sees_every_value():
-    one = results.fingerprint({"a": 1, "b": {"c": Path("x"), "d": frozenset({2, 1})}})
-    assert one == results.fingerprint({"b": {"d": [1, 2], "c": "x"}, "a": 1})
-    assert one != results.fingerprint({"a": 1.5, "b": {"c": Path("x"), "d": frozenset({2, 1})}})
+    one = files.fingerprint({"a": 1, "b": {"c": Path("x"), "d": frozenset({2, 1})}})
+    assert one == files.fingerprint({"b": {"d": [1, 2], "c": "x"}, "a": 1})
+    assert one != files.fingerprint({"a": 1.5, "b": {"c": Path("x"), "d": frozenset({2, 1})}})
 
 
 def test_means_say_over_how_many():

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from toy_tree import write_tree
 
-from zsadbench import plugins
+from zsadbench.support import plugins
 
 MVTec = plugins.load("zsadbench.datasets", "mvtec").MVTec
 

@@ -9,11 +9,14 @@ import pytest
 import torch
 from toy_tree import save, write_tree
 
-from zsadbench import cells, results, runner
 from zsadbench.encoders.base import Encoder
 from zsadbench.errors import ContractError, DataError, RecordError, UnknownName, UsageError
-from zsadbench.plan import Request, make_plan
 from zsadbench.protocol import Protocol
+from zsadbench.records import results
+from zsadbench.running import cells, runner
+from zsadbench.running.plan import make_plan
+from zsadbench.running.request import Request
+from zsadbench.support import files
 
 
 class Silent:
@@ -249,14 +252,14 @@ def test_few_shot_references_are_recorded_and_too_few_fail_the_cell(tmp_path):
 
 
 def test_a_disk_that_is_full_stops_the_run_and_keeps_what_is_finished(mvtec_tree, tmp_path, toys, monkeypatch):
-    original = results.write_atomically
+    original = files.write_atomically
 
     def full(path, text):
         if "grid" in path.name:
             raise RecordError(f"{path} could not be written: No space left on device.")
         original(path, text)
 
-    monkeypatch.setattr(results, "write_atomically", full)
+    monkeypatch.setattr(files, "write_atomically", full)
     with pytest.raises(RecordError, match="grid"):
         run(mvtec_tree, tmp_path, ["good_mean"])
     monkeypatch.undo()

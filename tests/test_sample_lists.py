@@ -7,8 +7,9 @@ import json
 import pytest
 from PIL import Image
 
-from zsadbench import datasets, sample_lists
-from zsadbench.datacheck import check_dataset
+from zsadbench import datasets
+from zsadbench.data import index_writer
+from zsadbench.data.check import check_dataset
 from zsadbench.errors import UsageError
 
 
@@ -18,7 +19,7 @@ def mvtec(mvtec_tree):
 
 
 def test_rows_name_every_sample_and_the_hash_that_runs_use(mvtec):
-    rows = list(sample_lists.rows(mvtec))
+    rows = list(index_writer.rows(mvtec))
     assert len(rows) == 2 * (13 + 3)
     row = next(row for row in rows if row["id"] == "grid/test/crack/001.png")
     assert row == {
@@ -38,13 +39,13 @@ def test_rows_name_every_sample_and_the_hash_that_runs_use(mvtec):
 def test_two_copies_of_a_dataset_give_the_same_file(mvtec, tmp_path):
     copy = tmp_path / "elsewhere"
     copy.symlink_to(mvtec.root)
-    sample_lists.write(mvtec, tmp_path / "a.jsonl")
-    sample_lists.write(datasets.create(f"mvtec={copy}"), tmp_path / "b.jsonl")
+    index_writer.write(mvtec, tmp_path / "a.jsonl")
+    index_writer.write(datasets.create(f"mvtec={copy}"), tmp_path / "b.jsonl")
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
 
 
 def test_index_reads_back_as_a_dataset_with_the_same_samples(mvtec, tmp_path):
-    assert sample_lists.write(mvtec, tmp_path / "index.jsonl") == 32
+    assert index_writer.write(mvtec, tmp_path / "index.jsonl") == 32
     again = datasets.create(f"folder={tmp_path / 'index.jsonl'}", mvtec.root)
     check_dataset(again)
     for category in ("bottle", "grid"):
@@ -56,7 +57,7 @@ def test_parts_of_images_and_several_masks_are_told(tmp_path):
     for name in ("kos01/Part0.jpg", "kos01/Part0_label.bmp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("L", (6, 9)).save(tmp_path / name)
-    rows = list(sample_lists.rows(datasets.create(f"ksdd.strips3={tmp_path}")))
+    rows = list(index_writer.rows(datasets.create(f"ksdd.strips3={tmp_path}")))
     assert [row["crop"] for row in rows] == [(0, 0, 3, 6), (3, 0, 6, 6), (6, 0, 9, 6)]
     assert {row["image"] for row in rows} == {"kos01/Part0.jpg"} and len({row["id"] for row in rows}) == 3
     loco = tmp_path / "loco/juice_bottle"
@@ -65,7 +66,7 @@ def test_parts_of_images_and_several_masks_are_told(tmp_path):
     for name in names:
         (loco / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (6, 9)).save(loco / name)
-    masks = [row["mask"] for row in sample_lists.rows(datasets.create(f"mvtec_loco={loco.parent}"))]
+    masks = [row["mask"] for row in index_writer.rows(datasets.create(f"mvtec_loco={loco.parent}"))]
     prefix = "juice_bottle/ground_truth/logical_anomalies/0"
     assert masks == [None, [f"{prefix}/000.png", f"{prefix}/001.png"]]
 
@@ -76,7 +77,7 @@ def test_nothing_is_written_into_the_users_data(mvtec, tmp_path, inside):
     out = tmp_path / inside[3:] if inside.startswith("../") else mvtec.root / inside
     before = sorted(mvtec.root.rglob("*"))
     with pytest.raises(UsageError, match="own folder"):
-        sample_lists.write(mvtec, out)
+        index_writer.write(mvtec, out)
     assert sorted(mvtec.root.rglob("*")) == before
 
 
@@ -86,14 +87,14 @@ def test_folder_around_a_nested_layout_is_the_users_too(tmp_path):
     Image.new("L", (4, 4)).save(good / "0.png")
     nested = datasets.create("mvtec", tmp_path)
     with pytest.raises(UsageError, match="own folder"):
-        sample_lists.write(nested, tmp_path / "mvtec/index.jsonl")
-    assert sample_lists.write(nested, tmp_path / "index.jsonl") == 1
+        index_writer.write(nested, tmp_path / "mvtec/index.jsonl")
+    assert index_writer.write(nested, tmp_path / "index.jsonl") == 1
 
 
 def test_existing_file_is_not_overwritten(mvtec, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match="already exists"):
-        sample_lists.write(mvtec, tmp_path / "mine.txt")
+        index_writer.write(mvtec, tmp_path / "mine.txt")
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
@@ -102,6 +103,6 @@ def test_every_line_is_one_json_object_even_with_strange_names(tmp_path):
     good.mkdir(parents=True)
     for name in ("new\nline.png", 'quote".png', "ümlaut.png", "\u2028.png"):
         Image.new("L", (4, 4)).save(good / name)
-    sample_lists.write(datasets.create(f"folder={tmp_path / 'tiles'}"), tmp_path / "index.jsonl")
+    index_writer.write(datasets.create(f"folder={tmp_path / 'tiles'}"), tmp_path / "index.jsonl")
     lines = (tmp_path / "index.jsonl").read_text().split("\n")
     assert {json.loads(line)["id"] for line in lines[:-1]} == {f"test/good/{path.name}" for path in good.iterdir()}

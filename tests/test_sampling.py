@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zsadbench import sampling
+from zsadbench.data import sampling
 from zsadbench.datasets import Dataset, DatasetCard, Sample
 from zsadbench.errors import DataError
 from zsadbench.protocol import Protocol

@@ -13,11 +13,12 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from zsadbench import significance, significance_tables
-from zsadbench.differences import compare
+from zsadbench.analysis import significance
+from zsadbench.analysis.differences import compare
+from zsadbench.analysis.significance import NothingToCompare, analyse, holm
 from zsadbench.errors import MissingDependency, RecordError
-from zsadbench.results import Record
-from zsadbench.significance import NothingToCompare, analyse, holm
+from zsadbench.records.results import Record
+from zsadbench.tables import significance as significance_tables
 
 
 def record(method: str, place: str, value: float | None, **setting: Any) -> Record:

@@ -7,11 +7,12 @@ import math
 import pytest
 import torch
 
-from zsadbench import encoders, prompts, similarity
+from zsadbench import encoders
+from zsadbench.components import prompts, similarity
+from zsadbench.components.similarity import CategoryText, abnormal_logit, nearest_distance, unit
 from zsadbench.datasets import Category
 from zsadbench.encoders import open_clip, tiny
 from zsadbench.errors import WeightsError
-from zsadbench.similarity import CategoryText, abnormal_logit, nearest_distance, unit
 
 CATEGORY = Category("metal_nut", "metal nut", "toy")
 

@@ -11,11 +11,17 @@ import pytest
 from test_cli import zsadbench
 from toy_tree import write_tree
 
-from zsadbench import checkpoints, methods, published, studies, study_tables, training_job
+from zsadbench import methods
 from zsadbench.errors import RecordError, UnknownName, UsageError
-from zsadbench.plan import Request, make_plan
 from zsadbench.protocol import Protocol
-from zsadbench.train_request import TrainRequest
+from zsadbench.records import published
+from zsadbench.running import studies
+from zsadbench.running.plan import make_plan
+from zsadbench.running.request import Request
+from zsadbench.tables import study as study_tables
+from zsadbench.training import checkpoints
+from zsadbench.training import job as training_job
+from zsadbench.training.request import TrainRequest
 
 ROOT = Path(__file__).parents[1]
 NAMES = [study.name for study in studies.available()]
@@ -168,7 +174,7 @@ def test_the_notes_say_why_numbers_cannot_be_compared(small):
 
 def test_a_complete_run_with_the_papers_dataset_and_encoder_is_called_that(small, monkeypatch):
     study, jobs = small
-    monkeypatch.setattr("zsadbench.study_tables.datasets.available", lambda: [])  # no card: two categories are all
+    monkeypatch.setattr("zsadbench.tables.study.datasets.available", lambda: [])  # no card: two categories are all
     whole = [study_tables.Job(job.row, "tiny", request(job.request.out), job.plan) for job in jobs]
     text = study_tables.render(study, whole)
     assert "The measured numbers have the paper's dataset and encoder." in text
@@ -346,7 +352,7 @@ def test_a_wrong_study_name_ends_with_exit_code_2_and_a_sentence():
 def test_listing_studies_imports_no_torch():
     code = (
         "import sys; sys.argv = ['zsadbench', 'study', '--list']\n"
-        "from zsadbench.cli import main\n"
+        "from zsadbench.cli.main import main\n"
         "try: main()\nexcept SystemExit as end: assert not end.code, end.code\n"
         "assert 'torch' not in sys.modules"
     )

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsadbench import tables
+from zsadbench.analysis.rows import check_protocols, name_methods
 from zsadbench.datasets import DatasetCard
 from zsadbench.errors import RecordError, UnknownName
-from zsadbench.published import Library
-from zsadbench.results import Record
-from zsadbench.rows import check_protocols, name_methods
+from zsadbench.records.published import Library
+from zsadbench.records.results import Record
+from zsadbench.tables import quality
 
 PROTOCOL = {"eval_size": "input", "mask_rule": "bilinear_half", "aupro_limit": 0.3, "seed": 0, "limit": None}
 ENCODER = {"spec": "open_clip:ViT-B-16-plus-240/laion400m_e31", "size": 240, "activation": "gelu", "precision": "fp32"}
@@ -51,7 +51,7 @@ def unfinished(method: str, category: str, status: Any, error: str) -> Record:
 
 
 def markdown(*records: Record, **options: Any) -> str:
-    return tables.render(records, cards={}, **options)
+    return quality.render(records, cards={}, **options)
 
 
 def cells(text: str) -> dict[str, list[str]]:
@@ -94,7 +94,7 @@ def test_category_table_has_one_row_per_category_and_the_mean_last() -> None:
 
 def test_csv_is_tidy_and_keeps_every_digit() -> None:
     third = 1 / 3
-    text = tables.render([record(auroc=third)], format="csv", cards={})
+    text = quality.render([record(auroc=third)], format="csv", cards={})
     first, *lines = text.splitlines()
     assert first == "method,dataset,category,level,metric,value,n_defined,n_total,setting,trained_on,published,source"
     assert lines[0] == f"winclip,mvtec,mean,image,auroc,{100 * third!r},1,1,0-shot,,,"
@@ -103,10 +103,10 @@ def test_csv_is_tidy_and_keeps_every_digit() -> None:
 
 def test_csv_reads_back_as_the_rows_it_was_made_of() -> None:
     records = [record(auroc=1 / 7), record(category="cable", auroc=None), record("b, c", auroc=0.5, title='"B"')]
-    rows = tables.rows(records, cards={}, library=Library.read())
-    text = tables.render(records, "csv", "category", published=True, cards={})
+    rows = quality.rows(records, cards={}, library=Library.read())
+    text = quality.render(records, "csv", "category", published=True, cards={})
     read = [
-        tables.Row(
+        quality.Row(
             **row
             | {name: float(row[name]) if row[name] else None for name in ("value", "published")}
             | {name: int(row[name]) for name in ("n_defined", "n_total")}
@@ -187,7 +187,7 @@ def test_the_dataset_card_knows_the_categories_that_nobody_ran() -> None:
     card = DatasetCard(
         "MVTec AD", "industrial", "", "", "", True, True, expected={"bottle": (1, 1), "cable": (1, 1), "pill": (1, 1)}
     )
-    text = tables.render([record()], cards={"mvtec": card})
+    text = quality.render([record()], cards={"mvtec": card})
     assert text.startswith("### MVTec AD\n")
     assert "WINCLIP [1 of 3 categories]" in text
 
@@ -342,6 +342,6 @@ def test_every_number_in_markdown_is_the_rounded_mean_of_the_records(grid: dict[
 
 
 def test_printing_tables_imports_no_torch() -> None:
-    code = "import sys, zsadbench.tables; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    code = "import sys, zsadbench.tables.quality; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     root = Path(__file__).resolve().parents[1]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

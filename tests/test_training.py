@@ -14,10 +14,13 @@ from safetensors.torch import load_file
 from toy_trained import write_method
 from toy_tree import write_tree
 
-from zsadbench import checkpoints, datasets, encoders, methods, plugins, training
+from zsadbench import datasets, encoders, methods
 from zsadbench.errors import DataError, RecordError, UnknownName, UsageError, WeightsError
 from zsadbench.recipes import Cosine
-from zsadbench.train_request import TrainRequest
+from zsadbench.support import files, plugins
+from zsadbench.training import checkpoints
+from zsadbench.training import loop as training
+from zsadbench.training.request import TrainRequest
 
 METHOD = "toy_trained.mvtec"
 STEPS = 2 * 7 + 13  # 26 images in batches of 4, in two epochs, and in batches of 2, in one
@@ -152,8 +155,9 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from zsadbench import plugins, training
-from zsadbench.train_request import TrainRequest
+from zsadbench.support import plugins
+from zsadbench.training import loop
+from zsadbench.training.request import TrainRequest
 
 class Tell:
     def begin(self, *arguments): pass
@@ -162,7 +166,7 @@ class Tell:
 
 plugins.add_folder(Path(sys.argv[1]))
 request = TrainRequest(sys.argv[2], "mvtec", Path(sys.argv[4]), Path(sys.argv[3]), encoder="tiny")
-training.train(request, Tell(), save_every=2)
+loop.train(request, Tell(), save_every=2)
 """
 
 
@@ -248,7 +252,7 @@ def test_limit_trains_on_fewer_images_of_both_labels(mvtec_tree, tmp_path):
 
 
 def test_a_full_disk_stops_with_a_sentence_and_keeps_the_last_state(mvtec_tree, tmp_path, monkeypatch):
-    original, saved = checkpoints.write_atomically, []
+    original, saved = files.write_atomically, []
 
     def full(path, write):
         if len(saved) == 3:
@@ -256,7 +260,7 @@ def test_a_full_disk_stops_with_a_sentence_and_keeps_the_last_state(mvtec_tree, 
         saved.append(path)
         original(path, write)
 
-    monkeypatch.setattr(checkpoints, "write_atomically", full)
+    monkeypatch.setattr(files, "write_atomically", full)
     with pytest.raises(RecordError):
         train(mvtec_tree, tmp_path / "cut")
     assert torch.load(tmp_path / "cut" / training.STATE, weights_only=True)["position"]["step"] == 6

@@ -3,12 +3,13 @@
 import pytest
 from toy_tree import write_tree
 
-from zsadbench import datasets, training_job
+from zsadbench import datasets
+from zsadbench.data.images import Preprocess
 from zsadbench.errors import DataError
 from zsadbench.methods import Stage, TrainRecipe
-from zsadbench.preprocess import Preprocess
-from zsadbench.train_request import TrainRequest
-from zsadbench.training_data import Place, TrainingData
+from zsadbench.training import job
+from zsadbench.training.data import Place, TrainingData
+from zsadbench.training.request import TrainRequest
 
 RECIPE = TrainRecipe((Stage(3, 1e-3),), batch_size=8, groups=4)
 
@@ -36,7 +37,7 @@ def test_every_epoch_draws_one_batch_of_its_own(mvtec_tree):
 
 
 def prepare(root, recipe=RECIPE):
-    return training_job._normal_samples(datasets.create("mvtec", root), TrainRequest("acr", "mvtec", root), recipe)
+    return job._normal_samples(datasets.create("mvtec", root), TrainRequest("acr", "mvtec", root), recipe)
 
 
 def test_images_are_the_normal_ones_of_the_train_split(mvtec_tree):
@@ -47,7 +48,7 @@ def test_images_are_the_normal_ones_of_the_train_split(mvtec_tree):
 
 def test_without_a_train_split_they_are_the_normal_ones_of_the_test_split():
     demo = datasets.create("demo.train")
-    samples = training_job._normal_samples(demo, TrainRequest("acr", "demo.train", demo.root), RECIPE)
+    samples = job._normal_samples(demo, TrainRequest("acr", "demo.train", demo.root), RECIPE)
     assert {(sample.split, sample.label) for sample in samples} == {("test", 0)}
 
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load
 
+from zsadbench.components.sentence_means import RULES, select
 from zsadbench.errors import UnknownName, UsageError
-from zsadbench.vector_selection import RULES, select
 
 PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity"
 

@@ -39,6 +39,11 @@ def run(site: Path, code: str) -> str:
     return done.stdout
 
 
+def plugin_names(folder: str) -> list[str]:
+    files = [*(ROOT / folder).glob("*.py"), *(path.parent for path in (ROOT / folder).glob("*/__init__.py"))]
+    return sorted(path.stem for path in files)
+
+
 def test_a_wheel_lists_every_plugin_of_the_checkout(site):
     code = (
         "import json, zsadbench; from zsadbench import methods, datasets\n"
@@ -47,13 +52,14 @@ def test_a_wheel_lists_every_plugin_of_the_checkout(site):
         "print(json.dumps([sorted(set(kind)) for kind in names]))"
     )
     found_methods, found_datasets = json.loads(run(site, code))
-    assert found_methods == sorted(path.stem for path in (ROOT / "methods").glob("*.py"))
-    assert found_datasets == sorted(path.stem for path in (ROOT / "datasets").glob("*.py"))
+    assert found_methods == plugin_names("methods")
+    assert found_datasets == plugin_names("datasets")
 
 
 def test_a_wheel_holds_the_demo_encoder_the_prompts_and_the_published_numbers(site):
     code = (
-        "from zsadbench import encoders, prompts, published\n"
+        "from zsadbench import encoders; from zsadbench.components import prompts\n"
+        "from zsadbench.records import published\n"
         "print(len(encoders.load('demo').blocks), len(prompts.names()) > 5, len(published.load()) > 3000)"
     )
     assert run(site, code).split() == ["12", "True", "True"]

@@ -10,7 +10,7 @@ from zsadbench import losses
 from zsadbench.methods import (
     Augmentation, MethodCard, MultiStep, Prediction, Stage, TrainableMethod, TrainRecipe, register
 )
-from zsadbench.preprocess import Preprocess
+from zsadbench.data.images import Preprocess
 from zsadbench.recipes import Cosine
 
 WARP = Augmentation(rotation=30, translation=0.15, warp_chance=0.5, horizontal_flip=0.5, vertical_flip=0.5)

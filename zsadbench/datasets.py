@@ -13,8 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
-from zsadbench import plugins
 from zsadbench.errors import DataError, PluginError, UnknownName
+from zsadbench.support import plugins
 
 if TYPE_CHECKING:
     from numpy import ndarray

@@ -13,24 +13,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
-from zsadbench import options, plugins
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.errors import ContractError, NeedsCheckpoint, PluginError, UnknownName
-from zsadbench.preset_names import aliases as aliases
-from zsadbench.preset_names import trained_presets as trained_presets
 from zsadbench.recipes import Augmentation as Augmentation  # recipes.py says how a TrainableMethod is trained
 from zsadbench.recipes import Cosine as Cosine
 from zsadbench.recipes import MultiStep as MultiStep
 from zsadbench.recipes import Stage as Stage
 from zsadbench.recipes import TrainRecipe as TrainRecipe
+from zsadbench.support import options, plugins
+from zsadbench.support.preset_names import trained_presets
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
     from torch.nn import Module
 
+    from zsadbench.data.images import Preprocess
     from zsadbench.datasets import Category
     from zsadbench.encoders.base import Encoder
-    from zsadbench.preprocess import Preprocess
 
 __path__ = plugins.folders(__file__)  # makes methods/*.py importable as zsadbench.methods.<stem> (specs/layout.md)
 
@@ -76,7 +75,7 @@ class Prediction(NamedTuple):
 
 
 class Batch(Protocol):
-    """Images of one category, as a method sees them. `zsadbench.loading` makes them."""
+    """Images of one category, as a method sees them. `zsadbench.running.loading` makes them."""
 
     category: Category
     paths: tuple[Path, ...]
@@ -286,7 +285,7 @@ def lookup(name: str) -> tuple[type[Method], str, Any]:
     method = plugins.registered(__name__, stem, Method)  # type: ignore[type-abstract]  # plugins are concrete
     default = next(iter(method.presets))
     if preset and preset not in method.presets:
-        family = trained_presets(method, preset)
+        family = trained_presets(method.presets, preset)
         if not family:
             raise UnknownName(f"preset of {stem}", preset, method.presets)
         preset = next(iter(family))

@@ -46,7 +46,7 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of single training images; `zsadbench.augment` draws and applies them, in this order.
+    """Random changes of single training images; `zsadbench.training.augment` draws and applies them, in this order.
 
     Factors are drawn from 1 - x to 1 + x. The mask moves with its image; what comes in from outside is 0 in both, after
     normalisation. An image's label is kept, also where its defect is moved out.

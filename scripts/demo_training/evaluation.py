@@ -24,7 +24,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn import functional
 
-from zsadbench import procedural
+from zsadbench.data import procedural
 
 # The compositional prompt ensemble of WinCLIP (specs/prompts.json, `winclip`).
 NORMAL = ("{}", "flawless {}", "perfect {}", "unblemished {}")

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
-from zsadbench import procedural
+from zsadbench.data import procedural
 
 EMBED_DIM = 48
 VISION = {"image_size": 96, "patch_size": 8, "width": 48, "layers": 12, "head_width": 16, "mlp_ratio": 2.0}

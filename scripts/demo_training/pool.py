@@ -11,8 +11,8 @@ from demo_training.captions import CONDITIONS
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zsadbench import procedural
-from zsadbench.procedural.objects import PAINTERS as OBJECTS
+from zsadbench.data import procedural
+from zsadbench.data.procedural.objects import PAINTERS as OBJECTS
 
 GRID = procedural.SIDE // 8
 CONDITION_ODDS = np.array([0.58, 0.06, 0.06, 0.06, 0.06, 0.06, 0.06, 0.06])

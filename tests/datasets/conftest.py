@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zsadbench import datasets, results, runner
-from zsadbench.datacheck import check_dataset
-from zsadbench.masks import read_mask
-from zsadbench.plan import Request, make_plan
-from zsadbench.preprocess import decode_image
+from zsadbench import datasets
+from zsadbench.data.check import check_dataset
+from zsadbench.data.images import decode_image
+from zsadbench.data.masks import read_mask
 from zsadbench.protocol import Protocol
+from zsadbench.records import results
+from zsadbench.running import runner
+from zsadbench.running.plan import make_plan
+from zsadbench.running.request import Request
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from zsadbench import datasets
-from zsadbench.datacheck import check, check_dataset
-from zsadbench.preprocess import decode_image
+from zsadbench.data.check import check, check_dataset
+from zsadbench.data.images import decode_image
 
 
 @pytest.fixture

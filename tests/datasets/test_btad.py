@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from zsadbench import datasets
-from zsadbench.datacheck import check_dataset
+from zsadbench.data.check import check_dataset
 from zsadbench.errors import DataError
 
 IMAGES = {"01": ("bmp", "png"), "02": ("png", "png"), "03": ("bmp", "bmp")}

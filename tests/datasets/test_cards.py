@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from zsadbench import datasets, published
+from zsadbench import datasets
+from zsadbench.records import published
 
 CARDS = {listing.name: listing.card for listing in datasets.available()}
 COUNTS = Path(__file__).resolve().parents[2].parent / "shared" / "specs" / "dataset_counts.json"

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from zsadbench import datasets, plugins, procedural
+from zsadbench import datasets
+from zsadbench.data import procedural
 from zsadbench.errors import DataError
+from zsadbench.support import plugins
 from zsadbench.testing import check_dataset
 
 DEMO = plugins.load("zsadbench.datasets", "demo")

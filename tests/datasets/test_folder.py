@@ -7,7 +7,7 @@ import csv
 import pytest
 
 from zsadbench import datasets
-from zsadbench.datacheck import check, check_dataset
+from zsadbench.data.check import check, check_dataset
 from zsadbench.errors import DataError
 
 

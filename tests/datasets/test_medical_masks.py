@@ -7,7 +7,7 @@ import json
 import pytest
 
 from zsadbench import datasets
-from zsadbench.datacheck import check, check_dataset
+from zsadbench.data.check import check, check_dataset
 from zsadbench.errors import DataError
 
 LAYOUTS = {  # dataset: its layouts, each as (folder, images, masks, suffix of images, what masks' names add)

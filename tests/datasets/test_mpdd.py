@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from zsadbench import datasets
-from zsadbench.datacheck import check
+from zsadbench.data.check import check
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from zsadbench import datasets
-from zsadbench.datacheck import check_dataset
+from zsadbench.data.check import check_dataset
 from zsadbench.errors import DataError
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from zsadbench import datasets
-from zsadbench.datacheck import check_dataset
+from zsadbench.data.check import check_dataset
 from zsadbench.errors import DataError
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zsadbench import datasets
-from zsadbench.datacheck import check
+from zsadbench.data.check import check
 
 TYPE_1, TYPE_2 = "Type-I RSDDs dataset", "Type-II RSDDs dataset"
 

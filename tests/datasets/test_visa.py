@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from zsadbench import datasets
-from zsadbench.datacheck import check_dataset
+from zsadbench.data.check import check_dataset
 from zsadbench.errors import DataError
 
 SPLIT = """object,split,label,image,mask

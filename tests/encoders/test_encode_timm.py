@@ -10,10 +10,10 @@ import torch
 from timm.layers import resample_abs_pos_embed
 
 from zsadbench import encoders
+from zsadbench.data.images import IMAGENET_MEAN, IMAGENET_STD
 from zsadbench.encoders import timm as timm_layout
 from zsadbench.encoders.features import FeatureRequest
 from zsadbench.errors import UsageError, WeightsError
-from zsadbench.preprocess import IMAGENET_MEAN, IMAGENET_STD
 
 SMALL = {"embed_dim": 64, "depth": 3, "num_heads": 2}
 MODELS = {  # timm name -> what distinguishes it

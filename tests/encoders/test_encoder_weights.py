@@ -16,6 +16,7 @@ from zsadbench import encoders
 from zsadbench.encoders import demo, tiny
 from zsadbench.encoders import weights as weight_files
 from zsadbench.errors import UnknownName, UsageError, WeightsError
+from zsadbench.support import files
 
 SPEC = "open_clip:ViT-B-32/openai"
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b.c": torch.ones(4, dtype=torch.float16)}
@@ -46,8 +47,8 @@ def test_safetensors_are_read_and_digested(tmp_path):
     path = tmp_path / "weights.safetensors"
     save_file(TENSORS, path)
     assert same(weight_files.read(path))
-    assert weight_files.sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert encoders.identify(SPEC, {SPEC: path}) == weight_files.sha256(path)
+    assert files.sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert encoders.identify(SPEC, {SPEC: path}) == files.sha256(path)
 
 
 class Malicious:
@@ -152,7 +153,7 @@ def test_a_downloaded_file_is_used_and_kept_in_the_identity(tmp_path, monkeypatc
     save_file({"visual.proj": torch.ones(2, 2)}, path)
     asked = []
     monkeypatch.setattr("open_clip.download_pretrained", lambda config: asked.append(config) or str(path))
-    assert encoders.identify(SPEC) == weight_files.sha256(path)
+    assert encoders.identify(SPEC) == files.sha256(path)
     with pytest.raises(WeightsError, match=r"visual\.class_embedding"):
         encoders.load(SPEC)
     assert asked[0]["hf_hub"] == "timm/vit_base_patch32_clip_224.openai/"

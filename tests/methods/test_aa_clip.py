@@ -9,16 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from zsadbench.methods.aa_clip.adapters import mix
 
-from zsadbench import encoders, methods, prompts
+from zsadbench import encoders, methods
+from zsadbench.components import prompts
+from zsadbench.components.postprocess import finish
 from zsadbench.datasets import Category
 from zsadbench.encoders.weights import read_checkpoint
 from zsadbench.errors import NeedsCheckpoint, OptionError, WeightsError
-from zsadbench.loading import from_tensor
 from zsadbench.methods import TrainableMethod
-from zsadbench.plugins import load
-from zsadbench.postprocess import finish
-from zsadbench.residual_adapters import mix
+from zsadbench.running.loading import from_tensor
+from zsadbench.support.plugins import load
 from zsadbench.testing import check_method, toy_images
 
 CATEGORY, OTHER = Category("metal_nut", "metal nut", "toy"), Category("pill", "white pill", "toy")

@@ -12,11 +12,12 @@ from test_april_gan import CATEGORY
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zsadbench import encoders, methods, plugins
+from zsadbench import encoders, methods
 from zsadbench.encoders.features import FeatureRequest
 from zsadbench.errors import NeedsCheckpoint
-from zsadbench.loading import from_tensor
 from zsadbench.methods import TrainableMethod
+from zsadbench.running.loading import from_tensor
+from zsadbench.support import plugins
 from zsadbench.testing import check_method, toy_images
 
 acr = plugins.load("zsadbench.methods", "acr")

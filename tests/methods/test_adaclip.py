@@ -11,16 +11,17 @@ from sklearn.cluster import KMeans
 from test_april_gan import CATEGORY, Steps
 from torch import Tensor
 from torch.nn import functional
+from zsadbench.methods.adaclip import fusion
+from zsadbench.methods.adaclip.prompts import HybridPrompts
 
-from zsadbench import encoders, methods, semantic_fusion
+from zsadbench import encoders, methods
 from zsadbench.datasets import Category
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest
 from zsadbench.encoders.weights import read_checkpoint
 from zsadbench.errors import NeedsCheckpoint, UsageError, WeightsError
-from zsadbench.hybrid_prompts import HybridPrompts
-from zsadbench.loading import from_tensor
 from zsadbench.methods import TrainableMethod
+from zsadbench.running.loading import from_tensor
 from zsadbench.testing import check_method, toy_images
 
 OTHER = Category("pipe-fryum", "pipe fryum", "toy")
@@ -207,21 +208,21 @@ def test_clusters_count_alike_whatever_their_size() -> None:
     chosen = torch.tensor([[0, 1, 3]])  # clusters {0, 3} and {1}
     centre = (PATCHES[0] + PATCHES[3]) / 2
     expected = functional.normalize((centre + PATCHES[1]) / 2, dim=0)
-    result = semantic_fusion.cluster_mean(patches, chosen, clusters=2, seed=0)
+    result = fusion.cluster_mean(patches, chosen, clusters=2, seed=0)
     torch.testing.assert_close(result[0], expected)
 
 
 def test_papers_version_takes_the_centre_of_the_most_abnormal_cluster() -> None:
     abnormal = torch.tensor([[0.9, 0.4, 0.5, 0.1, 0.2]])  # clusters {0, 3}: 0.5 mean, {1, 2}: 0.45, {4}: 0.2
-    result = semantic_fusion.abnormal_cluster(PATCHES[None, None], abnormal, clusters=3, seed=0)
+    result = fusion.abnormal_cluster(PATCHES[None, None], abnormal, clusters=3, seed=0)
     expected = functional.normalize(PATCHES[0] + PATCHES[3], dim=0)
     torch.testing.assert_close(result[0], expected)
 
 
 def test_most_abnormal_patches_come_in_raster_order() -> None:
     scores = torch.tensor([[0.1, 0.9, 0.3, 0.8, 0.7, 0.95, 0.2]])
-    assert semantic_fusion.most_abnormal(scores, clusters=1).tolist() == [[1, 2, 3, 4, 5]]
-    assert semantic_fusion.most_abnormal(scores, clusters=2).tolist() == [[0, 1, 2, 3, 4, 5, 6]]
+    assert fusion.most_abnormal(scores, clusters=1).tolist() == [[1, 2, 3, 4, 5]]
+    assert fusion.most_abnormal(scores, clusters=2).tolist() == [[0, 1, 2, 3, 4, 5, 6]]
 
 
 def test_clusters_neither_read_nor_move_the_global_random_state() -> None:
@@ -230,16 +231,16 @@ def test_clusters_neither_read_nor_move_the_global_random_state() -> None:
     for seed in (0, 1):
         np.random.seed(seed)  # the state that must not matter
         before = np.random.get_state()[1].copy()
-        labels.append(semantic_fusion.cluster(rows, clusters=5, seed=7))
+        labels.append(fusion.cluster(rows, clusters=5, seed=7))
         assert (np.random.get_state()[1] == before).all()
     assert torch.equal(*labels)
-    alone = torch.cat([semantic_fusion.cluster(image[None], clusters=5, seed=7) for image in rows])
+    alone = torch.cat([fusion.cluster(image[None], clusters=5, seed=7) for image in rows])
     assert torch.equal(labels[0], alone)
 
 
 def test_gradients_reach_the_members_of_clusters_only() -> None:
     patches = PATCHES[None, None].clone().requires_grad_()
-    semantic_fusion.cluster_mean(patches, torch.tensor([[0, 1, 3]]), clusters=2, seed=0).sum().backward()
+    fusion.cluster_mean(patches, torch.tensor([[0, 1, 3]]), clusters=2, seed=0).sum().backward()
     assert patches.grad.abs().sum(dim=3).flatten().bool().tolist() == [True, True, False, True, False]
 
 

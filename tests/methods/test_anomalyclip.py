@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from zsadbench import cross_dataset, encoders, methods
+from zsadbench import encoders, methods
 from zsadbench.datasets import Category
 from zsadbench.encoders.features import FeatureRequest
 from zsadbench.encoders.weights import read_checkpoint
 from zsadbench.errors import NeedsCheckpoint, OptionError, WeightsError
-from zsadbench.loading import from_tensor
 from zsadbench.methods import TrainableMethod
+from zsadbench.running.loading import from_tensor
 from zsadbench.testing import check_method, toy_images
+from zsadbench.training import cross_dataset
 
 CATEGORY = Category("metal_nut", "metal nut", "toy")
 

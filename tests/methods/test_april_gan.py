@@ -13,8 +13,8 @@ from zsadbench import encoders, methods
 from zsadbench.datasets import Category
 from zsadbench.encoders.weights import read_checkpoint
 from zsadbench.errors import NeedsCheckpoint, UsageError, WeightsError
-from zsadbench.loading import from_tensor
 from zsadbench.methods import TrainableMethod
+from zsadbench.running.loading import from_tensor
 from zsadbench.testing import check_method, toy_images
 
 CATEGORY = Category("metal_nut", "metal nut", "toy")

@@ -17,16 +17,16 @@ from zsadbench.methods.bayes_pfl import (
     orthogonality_loss,
     prompt_noun,
 )
+from zsadbench.methods.bayes_pfl.flows import Draws, Gaussian, Noise, StateFlow, kl_divergence, planar
+from zsadbench.methods.bayes_pfl.network import Network
 
 from zsadbench import datasets, encoders, methods
+from zsadbench.components.image_scores import Evidence
 from zsadbench.datasets import Category
 from zsadbench.encoders.base import Encoder
 from zsadbench.errors import UsageError, WeightsError
-from zsadbench.flow_network import Network
-from zsadbench.image_scores import Evidence
-from zsadbench.loading import from_tensor
 from zsadbench.methods import TrainableMethod
-from zsadbench.prompt_flows import Draws, Gaussian, Noise, StateFlow, kl_divergence, planar
+from zsadbench.running.loading import from_tensor
 from zsadbench.testing import check_method, toy_images
 
 CATEGORY = Category("metal_nut", "metal nut", "toy")

@@ -11,13 +11,16 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
-from zsadbench import encoders, loading, methods, plugins, prompts
+from zsadbench import encoders, methods
+from zsadbench.components import prompts
+from zsadbench.components.similarity import unit
 from zsadbench.datasets import Category
 from zsadbench.encoders import open_clip, tiny
 from zsadbench.encoders.features import FeatureRequest
 from zsadbench.errors import OptionError, UsageError, WeightsError
-from zsadbench.loading import from_tensor
-from zsadbench.similarity import unit
+from zsadbench.running import loading
+from zsadbench.running.loading import from_tensor
+from zsadbench.support import plugins
 from zsadbench.testing import check_method, toy_images
 
 clip_ad = plugins.load("zsadbench.methods", "clip_ad")

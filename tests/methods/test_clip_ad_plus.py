@@ -11,17 +11,21 @@ from test_clip_ad import CATEGORY, stage_maps
 from torch import Tensor
 from torch.nn import functional
 
-from zsadbench import checkpoint_choice, checkpoints, encoders, methods, plugins, train_request
-from zsadbench.checkpoint_choice import Choice
+from zsadbench import encoders, methods
 from zsadbench.datasets import Category
 from zsadbench.encoders.features import FeatureRequest
 from zsadbench.encoders.weights import read_checkpoint
 from zsadbench.errors import NeedsCheckpoint, UsageError, WeightsError
-from zsadbench.loading import from_tensor
 from zsadbench.methods import TrainableMethod
-from zsadbench.plan import Request
+from zsadbench.running import checkpoint_choice
+from zsadbench.running.checkpoint_choice import Choice
+from zsadbench.running.loading import from_tensor
+from zsadbench.running.request import Request
+from zsadbench.support import plugins
 from zsadbench.testing import check_method, toy_images
-from zsadbench.train_request import TrainRequest
+from zsadbench.training import checkpoints
+from zsadbench.training import request as train_request
+from zsadbench.training.request import TrainRequest
 
 clip_ad = plugins.load("zsadbench.methods", "clip_ad")
 pytestmark = pytest.mark.filterwarnings("ignore:dbscan")  # the tiny encoder puts sentences into one cluster

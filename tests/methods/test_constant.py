@@ -6,7 +6,7 @@ import torch
 
 from zsadbench import methods
 from zsadbench.datasets import Category
-from zsadbench.loading import from_tensor
+from zsadbench.running.loading import from_tensor
 from zsadbench.testing import check_method
 
 

@@ -45,7 +45,7 @@ def test_options_are_frozen_and_documented_by_their_class(name):
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_every_method_predicts_on_the_gpu_what_it_predicts_on_the_cpu(name):
     from zsadbench.datasets import Category
-    from zsadbench.loading import from_tensor
+    from zsadbench.running.loading import from_tensor
     from zsadbench.testing import toy_images
 
     predictions = []

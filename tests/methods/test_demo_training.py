@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from zsadbench import training_gain
-from zsadbench.plan import Request
-from zsadbench.train_request import TrainRequest
+from zsadbench.running.request import Request
+from zsadbench.testing import gain as training_gain
+from zsadbench.training.request import TrainRequest
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
+from zsadbench.methods.dual_anchor.anchors import (
+    StatePrompts,
+    group_loss,
+    orthogonality_loss,
+    pool_masks,
+    prompt_template,
+    refine,
+)
+from zsadbench.methods.dual_anchor.merging import check_sizes, gumbel_noise, merge_choice, merge_half, merge_to
 
-from zsadbench import encoders, methods, plugins
+from zsadbench import encoders, methods
 from zsadbench.datasets import Category
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.errors import NeedsCheckpoint, UsageError, WeightsError
-from zsadbench.group_merging import check_sizes, gumbel_noise, merge_choice, merge_half, merge_to
-from zsadbench.image_anchors import StatePrompts, group_loss, orthogonality_loss, pool_masks, prompt_template, refine
-from zsadbench.loading import from_tensor
-from zsadbench.plan import Request, make_plan
-from zsadbench.results import load
-from zsadbench.runner import Silent, run
+from zsadbench.records.results import load
+from zsadbench.running.loading import from_tensor
+from zsadbench.running.plan import make_plan
+from zsadbench.running.progress import Silent
+from zsadbench.running.request import Request
+from zsadbench.running.runner import run
+from zsadbench.support import plugins
 from zsadbench.testing import check_method, toy_images
 
 dual_anchor = plugins.load("zsadbench.methods", "dual_anchor")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from zsadbench import encoders, methods, plugins
+from zsadbench import encoders, methods
+from zsadbench.components.similarity import unit
 from zsadbench.datasets import Category
 from zsadbench.encoders import open_clip, tiny
 from zsadbench.encoders.features import FeatureRequest
 from zsadbench.errors import UsageError, WeightsError
-from zsadbench.loading import from_tensor
-from zsadbench.similarity import unit
+from zsadbench.running.loading import from_tensor
+from zsadbench.support import plugins
 from zsadbench.testing import check_method, toy_images
 
 dual_image_clip = plugins.load("zsadbench.methods", "dual_image_clip")

@@ -11,16 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zsadbench import encoders, methods, mutual, plugins
+from zsadbench import encoders, methods
+from zsadbench.components import mutual
+from zsadbench.components.postprocess import resize_maps
+from zsadbench.components.similarity import unit
 from zsadbench.datasets import Category
 from zsadbench.encoders import open_clip, tiny
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest
 from zsadbench.errors import OptionError, UsageError, WeightsError
-from zsadbench.loading import ChunkStore, ImageBatch, from_tensor, positions
 from zsadbench.methods import Method
-from zsadbench.postprocess import resize_maps
-from zsadbench.similarity import unit
+from zsadbench.running.loading import ChunkStore, ImageBatch, from_tensor, positions
+from zsadbench.support import plugins
 from zsadbench.testing import check_method, toy_images
 
 fiseclip = plugins.load("zsadbench.methods", "fiseclip")

@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zsadbench import encoders, methods, mutual, plugins
+from zsadbench import encoders, methods
+from zsadbench.components import mutual
+from zsadbench.components.postprocess import resize_maps
+from zsadbench.components.similarity import unit
 from zsadbench.datasets import Category
 from zsadbench.errors import OptionError, UsageError
-from zsadbench.loading import ChunkStore, from_tensor, positions
-from zsadbench.postprocess import resize_maps
-from zsadbench.similarity import unit
+from zsadbench.running.loading import ChunkStore, from_tensor, positions
+from zsadbench.support import plugins
 from zsadbench.testing import check_method, toy_images
 
 musc = plugins.load("zsadbench.methods", "musc")

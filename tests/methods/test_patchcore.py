@@ -11,12 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zsadbench import encoders, methods, mutual, plugins
+from zsadbench import encoders, methods
+from zsadbench.components import mutual
+from zsadbench.components.similarity import unit
 from zsadbench.datasets import Category
 from zsadbench.errors import OptionError, UsageError
-from zsadbench.loading import from_tensor
 from zsadbench.methods import Method
-from zsadbench.similarity import unit
+from zsadbench.running.loading import from_tensor
+from zsadbench.support import plugins
 from zsadbench.testing import check_method, toy_images
 
 patchcore = plugins.load("zsadbench.methods", "patchcore")

@@ -6,14 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from zsadbench import encoders, methods, plugins
+from zsadbench import encoders, methods
+from zsadbench.components.image_scores import crop_abnormal
+from zsadbench.components.similarity import unit
 from zsadbench.datasets import Category
 from zsadbench.encoders import open_clip, tiny
 from zsadbench.encoders.features import FeatureRequest
 from zsadbench.errors import OptionError, UsageError, WeightsError
-from zsadbench.image_scores import crop_abnormal
-from zsadbench.loading import from_tensor
-from zsadbench.similarity import unit
+from zsadbench.running.loading import from_tensor
+from zsadbench.support import plugins
 from zsadbench.testing import check_method, toy_images
 
 winclip = plugins.load("zsadbench.methods", "winclip")

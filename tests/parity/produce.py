@@ -19,12 +19,13 @@ import torch
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from zsadbench import loading, methods
+from zsadbench import methods
+from zsadbench.components.postprocess import finish
 from zsadbench.datasets import Category
 from zsadbench.encoders import open_clip
 from zsadbench.encoders.base import Encoder
 from zsadbench.methods import Method
-from zsadbench.postprocess import finish
+from zsadbench.running import loading
 
 PRODUCERS = Path(__file__).parent / "producers"
 CATEGORY = Category("metal_nut", "metal nut", "fixture")  # text features are given, so its name does not matter

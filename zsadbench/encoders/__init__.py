@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from zsadbench.errors import UnknownName, UsageError, WeightsError
+from zsadbench.support import files
 
 if TYPE_CHECKING:
     from zsadbench.encoders.base import Encoder
@@ -153,15 +154,13 @@ def identify(spec: str, weights: Weights | None = None, random_weights: bool = F
         return RANDOM
     if library == "open_clip":
         from zsadbench.encoders import open_clip
-        from zsadbench.encoders.weights import sha256
 
         model, tag = name.split("/")
-        return sha256(open_clip.resolve(model, tag, spec=spec, weights=weights))
+        return files.sha256(open_clip.resolve(model, tag, spec=spec, weights=weights))
     if library == "timm":
         from zsadbench.encoders import timm
-        from zsadbench.encoders.weights import sha256
 
-        return sha256(timm.resolve(name, spec=spec, weights=weights))
+        return files.sha256(timm.resolve(name, spec=spec, weights=weights))
     from zsadbench.encoders import demo, tiny
 
     return demo.sha256() if spec == "demo" else tiny.sha256()

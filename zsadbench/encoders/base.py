@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zsadbench.data.images import Preprocess
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.errors import UnknownName, UsageError
-from zsadbench.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from zsadbench.encoders.text import TextEncoder

@@ -11,11 +11,11 @@ import torch
 from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
+from zsadbench.data.images import Preprocess
 from zsadbench.encoders import weights as weight_files
 from zsadbench.encoders.base import Encoder, Options, Settings, check_size
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.errors import UsageError
-from zsadbench.preprocess import Preprocess
 
 COUNTER = "num_batches_tracked"  # of batch norms; older weight files lack it, and only training reads it
 

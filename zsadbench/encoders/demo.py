@@ -13,6 +13,7 @@ from zsadbench.encoders import open_clip as clip_layout
 from zsadbench.encoders import weights as weight_files
 from zsadbench.encoders.base import Encoder, Options
 from zsadbench.errors import WeightsError
+from zsadbench.support import files
 
 WEIGHTS = Path(__file__).with_name("demo.safetensors")
 CARD = Path(__file__).with_name("demo.json")  # open_clip config, mean, std, and the digest of the weights
@@ -21,7 +22,7 @@ CARD = Path(__file__).with_name("demo.json")  # open_clip config, mean, std, and
 def load(options: Options) -> Encoder:
     """Return the demo encoder at the given options."""
     card = _card()
-    found = weight_files.sha256(WEIGHTS)
+    found = files.sha256(WEIGHTS)
     if found != card["sha256"]:
         raise WeightsError(f"{WEIGHTS} has SHA-256 {found}, expected {card['sha256']}. Install zsadbench again.")
     config = {name: card[name] for name in ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")}

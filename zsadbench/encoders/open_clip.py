@@ -12,6 +12,7 @@ from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zsadbench.data.images import CLIP_MEAN, CLIP_STD, Preprocess
 from zsadbench.encoders import weights as weight_files
 from zsadbench.encoders.base import (
     PRECISIONS,
@@ -25,7 +26,7 @@ from zsadbench.encoders.base import (
 )
 from zsadbench.encoders.text import TextEncoder, is_text
 from zsadbench.errors import UnknownName, UsageError
-from zsadbench.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
+from zsadbench.support import files
 
 ACTIVATIONS = {"gelu": nn.GELU, "quickgelu": QuickGELU}
 
@@ -64,7 +65,7 @@ def load(name: str, tag: str, *, spec: str, options: Options, weights: Mapping[s
         weight_files.read(path),
         spec=spec,
         options=options,
-        sha256=weight_files.sha256(path),
+        sha256=files.sha256(path),
         mean=tuple(pretrained.get("mean", CLIP_MEAN)),
         std=tuple(pretrained.get("std", CLIP_STD)),
     )

@@ -23,11 +23,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zsadbench.data.images import Preprocess
 from zsadbench.encoders import convolutional
 from zsadbench.encoders import weights as weight_files
 from zsadbench.encoders.base import Block, Encoder, Options, Settings, Tower, check_size, resize_positions
 from zsadbench.errors import UnknownName, UsageError, WeightsError
-from zsadbench.preprocess import Preprocess
+from zsadbench.support import files
 
 ACTIVATIONS = {"GELU": "gelu", "QuickGELU": "quickgelu"}  # class names in torch and timm -> our names
 
@@ -96,7 +97,7 @@ def load(name: str, *, spec: str, options: Options, weights: Mapping[str, str | 
     tensors = weight_files.read(path)
     if not isinstance(model, ResNet):  # whose names have always been these
         tensors = _converted(tensors, model, spec)
-    return _build(model, tensors, spec, options, weight_files.sha256(path), pretrained)
+    return _build(model, tensors, spec, options, files.sha256(path), pretrained)
 
 
 def resolve(name: str, *, spec: str, weights: Mapping[str, str | Path] | None) -> Path:

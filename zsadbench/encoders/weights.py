@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -37,12 +36,6 @@ def resolve(
             f"Get {source} on a machine with network access and pass it as --weights {spec}=PATH, "
             f"or set ZSADBENCH_WEIGHTS={spec}=PATH."
         ) from error
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read(path: Path) -> dict[str, Tensor]:

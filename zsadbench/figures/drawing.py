@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zsadbench import results
 from zsadbench.errors import MissingDependency, UnknownName
+from zsadbench.support import files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,4 +85,4 @@ def check_suffix(path: Path) -> str:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure in the format of its suffix, whole or not at all. Raises UnknownName, RecordError."""
-    results.write_atomically(path, encode(figure, check_suffix(path)))
+    files.write_atomically(path, encode(figure, check_suffix(path)))

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from zsadbench import masks, saved_maps
+from zsadbench.data import masks
+from zsadbench.data.images import decode_image, read_header
 from zsadbench.datasets import Dataset, MaskRule, Sample
 from zsadbench.figures import drawing
 from zsadbench.figures.drawing import Drawing
 from zsadbench.figures.map_samples import Result
-from zsadbench.preprocess import decode_image, read_header
+from zsadbench.records import saved_maps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zsadbench import results, sampling
+from zsadbench.analysis.rows import check_protocols, identity, name_methods
+from zsadbench.data import sampling
 from zsadbench.datasets import Dataset, Sample
 from zsadbench.errors import DataError, UnknownName, UsageError
-from zsadbench.results import ImageScore, Record
-from zsadbench.rows import check_protocols, identity, name_methods
+from zsadbench.records import results
+from zsadbench.records.results import ImageScore, Record
 
 RULES = ("worst", "random", "first")
 

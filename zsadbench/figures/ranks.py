@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zsadbench import significance, wording
+from zsadbench.analysis import significance
+from zsadbench.analysis.significance import Ranking
 from zsadbench.figures import drawing
 from zsadbench.figures.drawing import Drawing
-from zsadbench.significance import Ranking
+from zsadbench.tables import words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +36,7 @@ def draw(ranking: Ranking) -> Drawing:
         axes = figure.add_axes((side / width, 0, axis / width, 1))
         axes.set(xlim=(1, methods), ylim=(lines, -head - 0.4))
         axes.set_axis_off()
-        _draw_axis(axes, methods, f"Average rank, {wording.LEVELS[ranking.level].lower()} {_metric(ranking)}", head)
+        _draw_axis(axes, methods, f"Average rank, {words.LEVELS[ranking.level].lower()} {_metric(ranking)}", head)
         for index, rank in enumerate(ranking.average_ranks):
             row = first + (index if index < left else methods - 1 - index)
             _draw_method(axes, float(rank), row, ranking.names[index].title, index < left, methods)
@@ -60,7 +61,7 @@ def caption(ranking: Ranking) -> str:
 
 
 def _metric(ranking: Ranking) -> str:
-    return wording.LABELS.get(ranking.metric, ranking.metric)
+    return words.LABELS.get(ranking.metric, ranking.metric)
 
 
 def _draw_axis(axes: Axes, methods: int, label: str, head: float) -> None:

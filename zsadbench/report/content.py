@@ -9,16 +9,30 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from zsadbench import datasets, efficiency, results, saved_maps, significance, wording
+from zsadbench import datasets
+from zsadbench.analysis import significance
+from zsadbench.analysis.intervals import Resamples
+from zsadbench.analysis.rows import (
+    FREE_FIELDS,
+    MEAN,
+    Line,
+    Table,
+    arrange,
+    check_protocols,
+    identity,
+    name_methods,
+    settle,
+)
 from zsadbench.errors import RecordError, UsageError, ZsadError
-from zsadbench.figures import cost, drawing, map_grid, map_samples, ranks
+from zsadbench.figures import drawing, map_grid, map_samples, ranks
+from zsadbench.figures import efficiency as cost
 from zsadbench.figures.drawing import Drawing
-from zsadbench.intervals import Resamples
-from zsadbench.published import Library
+from zsadbench.records import efficiency, results, saved_maps
+from zsadbench.records.published import Library
+from zsadbench.records.results import Record
 from zsadbench.report import grids
 from zsadbench.report.grids import Grid
-from zsadbench.results import Record
-from zsadbench.rows import FREE_FIELDS, MEAN, Line, Table, arrange, check_protocols, identity, name_methods, settle
+from zsadbench.tables import words
 
 RANKED = (("image", "auroc"), ("pixel", "ap"))  # metrics of the figures of ranks
 SCREEN = 130  # dpi
@@ -98,7 +112,7 @@ def _tables(run: Path, records: Sequence[Record], intervals: bool) -> tuple[list
     cards = {listing.name: listing.card for listing in datasets.available() if listing.card}
     library = Library.read()
     tables = arrange(records, "category", cards, library)
-    notes = wording.notes(tables, records, name_methods(records), library)
+    notes = words.notes(tables, records, name_methods(records), library)
     if not intervals:
         return tables, notes
     resamples = Resamples([run])
@@ -130,7 +144,7 @@ def _dataset(
         for name in dict.fromkeys(line.category for line in table.lines if line.category != MEAN)
     ]
     means = grids.results(table, _means(table))
-    return Dataset(table.title, means, wording.notes_below(table, records), categories)
+    return Dataset(table.title, means, words.notes_below(table, records), categories)
 
 
 def _category(cells: Sequence[tuple[Path, Record]], table: Table, name: str, data_root: Path | None) -> Category:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from zsadbench import wording
+from zsadbench.analysis.rows import Column, Line, Name, Table, Value
 from zsadbench.figures.map_samples import ranking_errors
-from zsadbench.results import ImageScore, Record
-from zsadbench.rows import Column, Line, Name, Table, Value
+from zsadbench.records.results import ImageScore, Record
+from zsadbench.tables import words
 
 MOST_WRONG = 10  # samples of a category
 
@@ -33,12 +33,12 @@ def results(table: Table, lines: Sequence[Line]) -> Grid:
     """Return some rows of a table, with intervals where the values have them."""
     rows = []
     for line in lines:
-        texts = " ".join([line.name.title, *wording.marks(line)]), line.setting, line.trained_on
+        texts = " ".join([line.name.title, *words.marks(line)]), line.setting, line.trained_on
         if line.status == "done":
             numbers = [_number(line.values[column], line) for column in table.columns]
         else:
-            numbers = [Cell(wording.STATUSES[line.status])] + [Cell(wording.DASH)] * (len(table.columns) - 1)
-        rows.append((*(Cell(text or wording.DASH) for text in texts), *numbers))
+            numbers = [Cell(words.STATUSES[line.status])] + [Cell(words.DASH)] * (len(table.columns) - 1)
+        rows.append((*(Cell(text or words.DASH) for text in texts), *numbers))
     return Grid(("Method", "Setting", "Trained on", *map(_title, table.columns)), tuple(rows))
 
 
@@ -52,7 +52,7 @@ def differences(first: Iterable[Table], second: Iterable[Table]) -> Grid:
             for column in table.columns if other else ():
                 a, b = (_percent(one, column) for one in (line, other) if one)
                 if a is not None and b is not None:
-                    values = Cell(wording.percent(a), a), Cell(wording.percent(b), b), Cell(f"{b - a:+z.2f}", b - a)
+                    values = Cell(words.percent(a), a), Cell(words.percent(b), b), Cell(f"{b - a:+z.2f}", b - a)
                     rows.append((Cell(table.title), Cell(line.name.title), Cell(_title(column)), *values))
     return Grid(("Dataset", "Method", "Metric", "This run", "Other run", "Difference"), tuple(rows))
 
@@ -77,7 +77,7 @@ def methods(records: Iterable[Record], names: Mapping[str, Name]) -> Grid:
         versions = ", ".join(f"{name} {value}" for name, value in environment.items() if name != "device")
         title = names[record.fingerprint].title
         rows[title] = tuple(
-            Cell(text or wording.DASH)
+            Cell(text or words.DASH)
             for text in (
                 title,
                 ", ".join(f"{name}={value}" for name, value in record.options.items()),
@@ -107,7 +107,7 @@ def data(records: Iterable[Record]) -> Grid:
 
 
 def _title(column: Column) -> str:
-    return f"{wording.LEVELS[column[0]]} {wording.LABELS.get(column[1], column[1])}"
+    return f"{words.LEVELS[column[0]]} {words.LABELS.get(column[1], column[1])}"
 
 
 def _percent(line: Line, column: Column) -> float | None:
@@ -116,9 +116,9 @@ def _percent(line: Line, column: Column) -> float | None:
 
 
 def _number(value: Value, line: Line) -> Cell:
-    parts = [f"[{gap}]" if (gap := wording.gap(value, line)) else ""]
+    parts = [f"[{gap}]" if (gap := words.gap(value, line)) else ""]
     if value.interval:
-        parts.append(f"[{wording.percent(value.interval[0])}, {wording.percent(value.interval[1])}]")
+        parts.append(f"[{words.percent(value.interval[0])}, {words.percent(value.interval[1])}]")
     if value.published:
-        parts.append(f"({wording.percent(value.published.value)})")
-    return Cell(wording.percent(value.percent), value.percent, " ".join(filter(None, parts)), value.rank)
+        parts.append(f"({words.percent(value.published.value)})")
+    return Cell(words.percent(value.percent), value.percent, " ".join(filter(None, parts)), value.rank)

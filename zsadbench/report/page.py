@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zsadbench import __version__, results
+from zsadbench import __version__
 from zsadbench.errors import MissingDependency
 from zsadbench.report.content import Content
+from zsadbench.support import files
 
 FOLDER = Path(__file__).parent
 
@@ -27,5 +28,5 @@ def render(content: Content) -> str:
 def write(content: Content, folder: Path) -> Path:
     """Write the page as `index.html` into a folder, whole or not at all. Raises RecordError."""
     path = folder / "index.html"
-    results.write_atomically(path, render(content))
+    files.write_atomically(path, render(content))
     return path

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from zsadbench import loading
 from zsadbench.datasets import Category
+from zsadbench.running import loading
 
 if TYPE_CHECKING:
     from produce import Fixture

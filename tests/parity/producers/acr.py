@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from zsadbench import methods, plugins
-from zsadbench.postprocess import finish
+from zsadbench import methods
+from zsadbench.components.postprocess import finish
+from zsadbench.support import plugins
 
 if TYPE_CHECKING:
     from produce import Fixture

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from zsadbench.methods.adaclip import fusion
 
-from zsadbench import loading, prompts, semantic_fusion
+from zsadbench.components import prompts
 from zsadbench.datasets import Category
+from zsadbench.running import loading
 
 if TYPE_CHECKING:
     from produce import Fixture
     from torch import Tensor
 
-    from zsadbench.loading import ImageBatch
     from zsadbench.methods import TrainableMethod
+    from zsadbench.running.loading import ImageBatch
 
 
 def produce(fixture: Fixture) -> dict[str, Tensor]:
@@ -43,7 +45,7 @@ def image(fixture: Fixture, number: int) -> dict[str, Tensor]:
     }
     if fixture.options["use_hsf"]:
         layers = encoded.patches[0, :, chosen[0]].transpose(0, 1).flatten(1)
-        labels = semantic_fusion.cluster(layers[None], method.config.clusters, method.config.cluster_seed)
+        labels = fusion.cluster(layers[None], method.config.clusters, method.config.cluster_seed)
         found |= {"hsf_index": chosen, "hsf_labels": labels}
     return found
 
@@ -104,7 +106,7 @@ def one_image(fixture: Fixture, number: int) -> ImageBatch:
 def reference_order(method: TrainableMethod, logits: Tensor) -> Tensor:
     """Return the chosen patches in descending abnormality, the order in which the reference's k-means draws."""
     mean = logits.mean(dim=1)
-    chosen = semantic_fusion.most_abnormal(mean, method.config.clusters)
+    chosen = fusion.most_abnormal(mean, method.config.clusters)
     return chosen.gather(1, mean.gather(1, chosen).argsort(dim=1, descending=True))
 
 

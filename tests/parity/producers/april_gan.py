@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from zsadbench.postprocess import finish
+from zsadbench.components.postprocess import finish
 
 if TYPE_CHECKING:
     from produce import Fixture

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from zsadbench.methods.bayes_pfl import IMAGE_STAGE, fuse
+from zsadbench.methods.bayes_pfl.flows import Noise
 
+from zsadbench.components.image_scores import Evidence
 from zsadbench.datasets import Category, readable_noun
-from zsadbench.image_scores import Evidence
-from zsadbench.loading import from_tensor
-from zsadbench.prompt_flows import Noise
+from zsadbench.running.loading import from_tensor
 
 if TYPE_CHECKING:
     from produce import Fixture

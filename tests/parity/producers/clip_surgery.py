@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zsadbench import plugins
-from zsadbench.image_scores import minmax
-from zsadbench.postprocess import resize_maps
-from zsadbench.similarity import unit
+from zsadbench.components.image_scores import minmax
+from zsadbench.components.postprocess import resize_maps
+from zsadbench.components.similarity import unit
+from zsadbench.support import plugins
 
 if TYPE_CHECKING:
     from produce import Fixture

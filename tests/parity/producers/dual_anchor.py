@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from produce import pos_embed_rule
 
-from zsadbench import loading
 from zsadbench.datasets import Category
 from zsadbench.encoders import open_clip, timm
+from zsadbench.running import loading
 
 if TYPE_CHECKING:
     from produce import Fixture

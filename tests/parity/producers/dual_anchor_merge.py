@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torch import nn
+from zsadbench.methods.dual_anchor.anchors import group_loss, orthogonality_loss, refine
+from zsadbench.methods.dual_anchor.merging import Assignment, Update, merge_choice, merge_half
 
-from zsadbench.group_merging import Assignment, Update, merge_choice, merge_half
-from zsadbench.image_anchors import group_loss, orthogonality_loss, refine
-from zsadbench.similarity import unit
+from zsadbench.components.similarity import unit
 
 if TYPE_CHECKING:
     from produce import Fixture

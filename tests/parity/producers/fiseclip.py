@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zsadbench.similarity import unit
+from zsadbench.components.similarity import unit
 
 if TYPE_CHECKING:
     from produce import Fixture

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from zsadbench import mutual, plugins
-from zsadbench.similarity import unit
+from zsadbench.components import mutual
+from zsadbench.components.similarity import unit
+from zsadbench.support import plugins
 
 if TYPE_CHECKING:
     from produce import Fixture

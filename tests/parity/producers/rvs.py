@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from zsadbench import plugins
-from zsadbench.vector_selection import select
+from zsadbench.components.sentence_means import select
+from zsadbench.support import plugins
 
 if TYPE_CHECKING:
     from produce import Fixture

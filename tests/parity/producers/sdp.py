@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from zsadbench import plugins
-from zsadbench.postprocess import resize_maps
-from zsadbench.similarity import unit
+from zsadbench.components.postprocess import resize_maps
+from zsadbench.components.similarity import unit
+from zsadbench.support import plugins
 
 if TYPE_CHECKING:
     from produce import Fixture

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from zsadbench.postprocess import resize_maps
+from zsadbench.components.postprocess import resize_maps
 
 if TYPE_CHECKING:
     from produce import Fixture

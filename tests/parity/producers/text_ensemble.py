@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from zsadbench import prompts
+from zsadbench.components import prompts
 from zsadbench.encoders import open_clip
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zsadbench import plugins
-from zsadbench.similarity import abnormal_logit
+from zsadbench.components.similarity import abnormal_logit
+from zsadbench.support import plugins
 
 if TYPE_CHECKING:
     from produce import Fixture

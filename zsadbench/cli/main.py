@@ -1,0 +1,257 @@
+"""The command line: options become dataclasses, results become text, errors become sentences. No logic lives here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from zsadbench.cli import check, data, figure, profile, report, table, train
+from zsadbench.cli.options import (
+    DEFAULT_RUN,
+    AsJson,
+    Categories,
+    Checkpoints,
+    DataRoot,
+    Device,
+    Encoder,
+    Limit,
+    NoTrain,
+    Plugins,
+    Quiet,
+    Weights,
+    add_plugins,
+    changes_of,
+    checked_device,
+    choice,
+    demo_encoder,
+    names_of,
+    pairs,
+    say,
+    weights_of,
+)
+from zsadbench.cli.table import TableFormat
+from zsadbench.errors import DataError, UsageError, ZsadError
+
+app = typer.Typer(
+    help="Benchmark zero-shot anomaly detection methods with one pipeline and exact metrics.",
+    epilog="zsadbench run --methods all --datasets mvtec,visa,btad --data-root D  |  zsadbench table --published  |  "
+    "zsadbench list methods",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(data.app, name="data")
+app.add_typer(figure.app, name="figure")
+app.command("train")(train.train)
+app.command("table")(table.table)
+app.command("report")(report.report)
+app.command("profile")(profile.profile)
+app.command("check")(check.check)
+
+
+class ListKind(StrEnum):
+    """What `zsadbench list` can list."""
+
+    methods = "methods"
+    datasets = "datasets"
+    encoders = "encoders"
+
+
+def main() -> None:
+    """Run the command line; exit codes: 0 fine, 1 some cells failed, 2 wrong name, path or option, 130 interrupted."""
+    try:
+        app()
+    except ZsadError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(2 if isinstance(error, UsageError | DataError) else 1)
+
+
+@app.command()
+def run(
+    methods: Annotated[str, typer.Option(help='"all", or names like winclip,april_gan.visa.')] = "all",
+    datasets: Annotated[str, typer.Option(help="Names like mvtec,visa, or NAME=FOLDER.")] = "demo",
+    data_root: DataRoot = None,
+    out: Annotated[Path, typer.Option(help="Where records go; an existing run is resumed.")] = DEFAULT_RUN,
+    encoder: Encoder = None,
+    weights: Weights = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(help="METHOD=PATH of trained weights: an official file, or a folder of ours; may be repeated."),
+    ] = None,
+    checkpoints: Checkpoints = train.CHECKPOINTS,
+    no_train: NoTrain = False,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="METHOD.FIELD=VALUE; may be repeated.")] = None,
+    categories: Categories = "",
+    limit: Limit = None,
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16 encoder passes.")] = "fp32",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images an encoder pass.")] = 8,
+    seed: Annotated[int, typer.Option(help="Draws the image order, --limit and few-shot references.")] = 0,
+    eval_size: Annotated[str, typer.Option(help='"input", "native" or the side of a square in pixels.')] = "input",
+    native_masks: Annotated[str, typer.Option(help="dataset: its own rule; gt0: any value above 0.")] = "dataset",
+    mask_rule: Annotated[str, typer.Option(help="bilinear_half, nearest, musc_mvtec or musc_visa.")] = "bilinear_half",
+    order: Annotated[
+        str, typer.Option(help="shuffled or dataset: matters for methods that compare images.")
+    ] = "shuffled",
+    allow_leak: Annotated[bool, typer.Option(help="Run checkpoints on data they were trained on, marked.")] = False,
+    fail_fast: Annotated[bool, typer.Option(help="Stop at the first failed cell.")] = False,
+    save_maps: Annotated[
+        bool, typer.Option("--save-maps", help="Keep every map for `figure maps`: at most 131 kB an image and method.")
+    ] = False,
+    executor: Annotated[
+        str, typer.Option(help="Where cells run: here, or loky:N, dask://HOST:PORT or ray; results on a shared folder.")
+    ] = "",
+    plugins: Plugins = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run methods on datasets; finished cells are skipped, so a killed run goes on where it stopped."""
+    add_plugins(plugins)
+    from zsadbench.protocol import Protocol
+    from zsadbench.running import executors
+    from zsadbench.running import plan as planning
+    from zsadbench.running.request import Request
+
+    backend = executors.parse(executor)
+    names = names_of(datasets, "--datasets")
+    protocol = Protocol(
+        eval_size=_eval_size(eval_size),
+        native_masks=choice(native_masks, "native_masks", Protocol),
+        mask_rule=choice(mask_rule, "mask_rule", Protocol),
+        order=choice(order, "order", Protocol),
+        precision=choice(precision, "precision", Protocol),
+        seed=seed,
+        limit=limit,
+        batch_size=batch_size,
+    )
+    request = Request(
+        methods=names_of(methods, "--methods"),
+        datasets=names,
+        out=out,
+        data_root=data_root,
+        encoder=demo_encoder(encoder, names),
+        weights=weights_of(weights or []),
+        checkpoints={name: Path(path) for name, path in pairs(checkpoint or [], "--checkpoint METHOD=PATH")},
+        changes=changes_of(set_ or []),
+        checkpoint_folder=checkpoints,
+        train=not no_train,
+        categories=names_of(categories, "--categories") if categories else (),
+        device=checked_device(device),
+        protocol=protocol,
+        allow_leak=allow_leak,
+        fail_fast=fail_fast,
+        save_maps=save_maps,
+    )
+    from zsadbench.cli.progress import console_progress
+
+    plan = train.train_missing(planning.make_plan(request), request, quiet)
+    for note in plan.notes:
+        say(f"Note: {note}")
+    say(f"{plan.cells} cells to run, {len(plan.done)} already done in {out} (device: {request.device})")
+    try:
+        with console_progress(quiet) as progress:
+            summary = executors.run(plan, request, progress, backend)
+    except KeyboardInterrupt:
+        say("Interrupted. Finished cells are kept; the same command goes on from there.")
+        raise typer.Exit(130) from None
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), "skipped": summary.skipped, **summary.counts}))
+    say(_ending(summary, out))
+    raise typer.Exit(1 if summary.failed else 0)
+
+
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="A name of --list, or the path of a study file NAME.toml.")] = "",
+    list_: Annotated[bool, typer.Option("--list", help="List the studies that ship.")] = False,
+    datasets: Annotated[str, typer.Option(help="Other datasets than the paper's, e.g. demo.")] = "",
+    data_root: DataRoot = None,
+    out: Annotated[Path | None, typer.Option(help="Where records go; by default runs/studies/NAME.")] = None,
+    encoder: Encoder = None,
+    weights: Weights = None,
+    checkpoints: Checkpoints = train.CHECKPOINTS,
+    no_train: NoTrain = False,
+    categories: Categories = "",
+    limit: Limit = None,
+    device: Device = "auto",
+    format_: Annotated[TableFormat, typer.Option("--format", help="md, latex or csv.")] = TableFormat.md,
+    plugins: Plugins = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run a paper's ablation table and print measured beside published numbers; a killed study goes on likewise.
+
+    Trained rows find their checkpoints, or train them first, as in `run`.
+    """
+    add_plugins(plugins)
+    from zsadbench.running import studies
+    from zsadbench.tables import study as study_tables
+
+    if list_ or not name:
+        typer.echo(study_tables.render_list(studies.available()))
+        return
+    from zsadbench.cli.progress import console_progress
+    from zsadbench.protocol import Protocol
+    from zsadbench.running.request import Request
+
+    found = studies.load(name)
+    names = names_of(datasets, "--datasets") if datasets else ()
+    request = Request(
+        methods=(),
+        datasets=names,
+        out=out or Path("runs/studies") / found.name,
+        data_root=data_root,
+        encoder=demo_encoder(encoder, names or [row.dataset for row in found.rows]),
+        weights=weights_of(weights or []),
+        checkpoint_folder=checkpoints,
+        train=not no_train,
+        categories=names_of(categories, "--categories") if categories else (),
+        device=checked_device(device),
+        protocol=Protocol(limit=limit),
+    )
+    jobs = studies.make_jobs(found, request)
+    jobs = studies.train_missing(jobs, lambda plan, own: train.train_missing(plan, own, quiet))
+    say(f"{len(jobs)} rows, {sum(job.plan.cells for job in jobs)} cells to run in {request.out} ({request.device})")
+    try:
+        with console_progress(quiet) as progress:
+            failed = studies.run(jobs, progress)
+    except KeyboardInterrupt:
+        say("Interrupted. Finished cells are kept; the same command goes on from there.")
+        raise typer.Exit(130) from None
+    typer.echo(study_tables.render(found, jobs, format_.value).rstrip("\n"))
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[ListKind, typer.Argument(help="methods, datasets or encoders.")] = ListKind.methods,
+    plugins: Plugins = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what is available, plugins included."""
+    add_plugins(plugins)
+    from zsadbench.cli import listing
+
+    rows = listing.rows(kind.value)
+    typer.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=1) if as_json else listing.render(rows))
+
+
+def _eval_size(text: str) -> Any:
+    if text in ("input", "native"):
+        return text
+    if text.isdigit() and int(text) > 0:
+        return int(text)
+    raise UsageError(f'--eval-size {text}: expected "input", "native" or a number of pixels.')
+
+
+def _ending(summary: Any, out: Path) -> str:
+    parts = [f"{count} {status.replace('_', ' ')}" for status, count in sorted(summary.counts.items())]
+    text = f"Finished: {', '.join([*parts, f'{summary.skipped} skipped'])}. Table: zsadbench table {out}"
+    if summary.failed:
+        text += f"\nThe reasons are under the table and in the records below {out}."
+    return text

@@ -1,0 +1,112 @@
+"""Options and output that the commands share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from zsadbench.errors import UnknownName, UsageError
+
+DEFAULT_RUN = Path("runs/default")
+
+DataRoot = Annotated[
+    Path | None, typer.Option("--data-root", envvar="ZSADBENCH_DATA", help="Folder with one folder a dataset.")
+]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugins", help="Folder with methods/*.py or datasets/*.py of your own; may be repeated."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Encoder = Annotated[str | None, typer.Option(help="Encoder SPEC for every method, e.g. open_clip:NAME/TAG.")]
+Weights = Annotated[list[str] | None, typer.Option(help="SPEC=PATH of a local weights file; may be repeated.")]
+Checkpoints = Annotated[
+    Path, typer.Option(help="Folder where our own checkpoints are looked for, and trained if they are missing.")
+]
+NoTrain = Annotated[bool, typer.Option("--no-train", help="Train nothing that is missing there.")]
+Categories = Annotated[str, typer.Option(help="Only these categories, separated by commas.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Images a category, drawn stratified by defect.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+def say(text: str) -> None:
+    """Everything that is not the result itself goes to standard error."""
+    typer.echo(text, err=True)
+
+
+def add_plugins(folders: Sequence[Path] | None) -> None:
+    """Make the user's plugin folders known."""
+    from zsadbench.support import plugins
+
+    for folder in folders or ():
+        plugins.add_folder(folder)
+
+
+def names_of(text: str, option: str) -> tuple[str, ...]:
+    """Split names separated by commas. Raises UsageError."""
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not names:
+        raise UsageError(f"{option} is empty; expected names separated by commas.")
+    return names
+
+
+def pairs(items: Sequence[str], option: str) -> list[tuple[str, str]]:
+    """Split NAME=VALUE texts. Raises UsageError."""
+    for item in items:
+        if not all(item.partition("=")[::2]):
+            raise UsageError(f"got {item!r}; expected {option}.")
+    return [(item.partition("=")[0], item.partition("=")[2]) for item in items]
+
+
+def changes_of(items: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read METHOD.FIELD=VALUE texts: method -> field -> value. Raises UsageError."""
+    changes: dict[str, dict[str, Any]] = {}
+    for target, value in pairs(items, "--set METHOD.FIELD=VALUE"):
+        method, _, field = target.rpartition(".")
+        if not method:
+            raise UsageError(
+                f"--set {target}={value}: got no method; expected METHOD.FIELD=VALUE, e.g. winclip.temperature=0.01."
+            )
+        changes.setdefault(method, {})[field] = value
+    return changes
+
+
+def weights_of(items: Sequence[str]) -> dict[str, Path]:
+    """Read SPEC=PATH pairs; ZSADBENCH_WEIGHTS holds more of them, separated by the system's path separator."""
+    inherited = [item for item in os.environ.get("ZSADBENCH_WEIGHTS", "").split(os.pathsep) if item]
+    return {spec: Path(path).expanduser() for spec, path in pairs([*inherited, *items], "--weights SPEC=PATH")}
+
+
+def demo_encoder(spec: str | None, datasets: Sequence[str]) -> str | None:
+    """The demo set has its own small encoder; everything else runs with each method's published one."""
+    if spec is None and all(name.partition(".")[0] == "demo" for name in datasets):
+        say("encoder: demo (the demo set's own; --encoder SPEC chooses another)")
+        return "demo"
+    return spec
+
+
+def checked_device(device: str) -> str:
+    """Resolve "auto" and refuse a device that is not there. Raises UsageError."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device != "cpu" and not device.startswith("cuda"):
+        raise UsageError(f"--device {device}: expected auto, cpu, cuda or cuda:N.")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"--device {device}: torch finds no CUDA device here. Use --device cpu.")
+    return device
+
+
+def choice(value: str, field: str, owner: type) -> Any:
+    """Check a text against the Literal type of a dataclass field."""
+    import typing
+
+    choices = typing.get_args(typing.get_type_hints(owner)[field])
+    if value not in choices:
+        raise UnknownName(f"--{field.replace('_', '-')}", value, choices)
+    return value

@@ -1,0 +1,108 @@
+"""`zsadbench train`, and the trainings that `zsadbench run` does first. No logic lives here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zsadbench.cli.options import (
+    DataRoot,
+    Device,
+    Encoder,
+    Limit,
+    Plugins,
+    Quiet,
+    Weights,
+    add_plugins,
+    changes_of,
+    checked_device,
+    choice,
+    demo_encoder,
+    say,
+    weights_of,
+)
+from zsadbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from zsadbench.running.plan import Plan
+    from zsadbench.running.request import Request
+
+CHECKPOINTS = Path("checkpoints")
+INTERRUPTED = "Interrupted. The last saved state is kept; the same command goes on from there."
+
+
+def train(
+    method: Annotated[str, typer.Option(help="A trained method, such as april_gan or april_gan.visa.")],
+    dataset: Annotated[str, typer.Option(help="Name, or NAME=FOLDER; its test split is trained on.")],
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint; an unfinished training there goes on.")],
+    data_root: DataRoot = None,
+    encoder: Encoder = None,
+    weights: Weights = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="METHOD.FIELD=VALUE; may be repeated.")] = None,
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16 encoder passes.")] = "fp32",
+    seed: Annotated[int, typer.Option(help="Draws the initial weights, the order and the augmentation.")] = 0,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of every stage; otherwise the recipe's.")] = None,
+    limit: Limit = None,
+    plugins: Plugins = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a method on the test split of an auxiliary dataset; a killed training goes on where it stopped."""
+    add_plugins(plugins)
+    from zsadbench.cli.progress import console_training
+    from zsadbench.protocol import Protocol
+    from zsadbench.training import loop
+    from zsadbench.training.request import TrainRequest
+
+    request = TrainRequest(
+        method=method,
+        dataset=dataset,
+        out=out,
+        data_root=data_root,
+        encoder=demo_encoder(encoder, [dataset]),
+        weights=weights_of(weights or []),
+        changes=_own_changes(method, set_ or []),
+        device=checked_device(device),
+        precision=choice(precision, "precision", Protocol),
+        seed=seed,
+        epochs=epochs,
+        limit=limit,
+    )
+    try:
+        with console_training(quiet) as progress:
+            loop.train(request, progress)
+    except KeyboardInterrupt:
+        say(INTERRUPTED)
+        raise typer.Exit(130) from None
+    say(f"Checkpoint: {out}. Use it: zsadbench run --checkpoint {method}={out}")
+
+
+def train_missing(plan: Plan, request: Request, quiet: bool) -> Plan:
+    """Say which checkpoints a run lacks and can train, train them, and return the plan with them."""
+    if not plan.trainings:
+        return plan
+    from zsadbench.cli.progress import console_training
+    from zsadbench.running import trainings
+
+    for name, one in plan.trainings.items():
+        say(f"{name}: no checkpoint in {request.checkpoint_folder} suits; will first train it on {one.dataset}")
+    say("Trainings go on after an interruption; --no-train leaves them out.")
+    try:
+        with console_training(quiet) as progress:
+            return trainings.train_missing(plan, request, progress)
+    except KeyboardInterrupt:
+        say(INTERRUPTED)
+        raise typer.Exit(130) from None
+
+
+def _own_changes(method: str, items: list[str]) -> dict[str, object]:
+    """Return the changed options of the method; a --set for another one is a typing error."""
+    stem = method.partition(".")[0]
+    found: dict[str, object] = {}
+    for target, changes in changes_of(items).items():
+        if target not in (method, stem):
+            raise UsageError(f"--set {target}: only {method} is trained; expected --set {stem}.FIELD=VALUE.")
+        found |= changes
+    return found

@@ -1,0 +1,1 @@
+"""What is written down, ours and the papers'; computes nothing."""

@@ -1,0 +1,138 @@
+"""One cell on its way: images to predictions, parked on disk, and those to a record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zsadbench.data import sampling
+from zsadbench.data.images import Preprocess, apply, decode_image
+from zsadbench.datasets import Sample
+from zsadbench.errors import ZsadError
+from zsadbench.methods import Method, Prediction, check_prediction
+from zsadbench.records import pixel_files, results, saved_maps
+from zsadbench.records.results import ImageScore, Record
+from zsadbench.running import recording
+from zsadbench.running.evaluation import GroundTruth, evaluate, finished_maps
+from zsadbench.running.loading import ChunkStore, ImageBatch, positions
+from zsadbench.running.plan import Cell
+from zsadbench.running.request import Request
+from zsadbench.support.guard import guard
+from zsadbench.support.meters import clock
+from zsadbench.support.spill import Parked, Spill
+
+
+class CellRun:
+    """One cell on its way through the images of its category."""
+
+    def __init__(
+        self, cell: Cell, method: Method, references: tuple[Sample, ...], store: ChunkStore, spill: Spill
+    ) -> None:
+        self.cell, self.method, self.references, self.spill = cell, method, references, spill
+        self.scores = np.full(len(cell.samples), np.nan)
+        self.maps: list[tuple[int, Parked]] = []
+        self.seconds = 0.0
+        self.problem: ZsadError | None = None
+        self._steps = list(_steps(store, cell, method))
+
+    def advance(self, stop: int, request: Request) -> None:
+        """Predict every batch that ends at or before image `stop`."""
+        while self._steps and self._steps[0][1] <= stop and self.problem is None:
+            start, end, batch = self._steps.pop(0)
+            began = clock(request.device)
+            outcome = guard(partial(_checked, self.method, batch), request.fail_fast)
+            self.seconds += clock(request.device) - began
+            if isinstance(outcome, ZsadError):
+                self.problem = outcome
+            else:
+                self.scores[start:end] = outcome.scores[: end - start].cpu().numpy()
+                self.maps.append((start, self.spill.write(outcome.maps[: end - start])))
+
+    def maps_in_order(self) -> Iterator[tuple[int, Tensor]]:
+        """Yield (first image, predicted maps) as they were predicted, read back from disk."""
+        for start, parked in self.maps:
+            yield start, self.spill.read(parked)
+
+
+def _steps(store: ChunkStore, cell: Cell, method: Method) -> Iterator[tuple[int, int, ImageBatch]]:
+    """Yield (start, stop, batch): which batch scores images start..stop, by the method's scope."""
+    count = len(cell.samples)
+    if method.scope == "category":
+        yield 0, count, positions(store, cell.category, 0, count)
+        return
+    size = store.size if method.scope == "image" else method.batch_images or store.size
+    for start in range(0, count, size):
+        stop = min(start + size, count)
+        # A short last batch of mutual references is filled up from the start of the order; extras are not scored.
+        filled = start + size if method.scope == "batch" else stop
+        yield start, stop, positions(store, cell.category, start, filled)
+
+
+def make_store(
+    samples: Sequence[Sample], preprocess: Preprocess, request: Request, pool: Executor, spill: Spill | None
+) -> ChunkStore:
+    """Return the images of some samples, decoded and preprocessed when they are first used."""
+    by_path = {sample.path: sample for sample in samples}
+
+    def read(path: Path) -> Tensor:
+        sample = by_path[path]
+        return apply(preprocess, sample.cut(decode_image(sample.image)))
+
+    return ChunkStore(tuple(by_path), request.protocol.batch_size, read, request.device, pool=pool, spill=spill)
+
+
+def remember(cell: Cell, method: Method, request: Request, pool: Executor) -> tuple[Sample, ...]:
+    """Hand a few-shot method its normal reference images, and return which they are."""
+    if not method.shots:
+        return ()
+    samples = sampling.references(cell.dataset, cell.category.name, method.shots, request.protocol.seed)
+    store = make_store(samples, method.preprocess, request, pool, None)
+    method.remember(positions(store, cell.category, 0, len(samples)))
+    return samples
+
+
+def _checked(method: Method, batch: ImageBatch) -> Prediction:
+    """Predict one batch and hold the method to its contract. Raises ContractError naming the field."""
+    prediction = method.predict(batch)
+    check_prediction(prediction, batch, method.name)
+    return prediction
+
+
+@torch.inference_mode()  # the mode belongs to a thread, and this runs in one of its own
+def conclude(cell_run: CellRun, truth: GroundTruth, request: Request) -> Record:
+    """Evaluate a cell whose images are all predicted, and save its record."""
+    cell = cell_run.cell
+    if cell_run.problem is not None:
+        return save_failure(cell, cell_run.problem, request)
+    maps = cell_run.maps_in_order
+    measure = partial(evaluate, truth, cell_run.method, cell_run.scores, maps, request.protocol)
+    outcome = guard(measure, request.fail_fast)
+    if isinstance(outcome, ZsadError):
+        return save_failure(cell, outcome, request)
+    record = recording.done(cell, cell_run.method, outcome, cell_run.references, request)
+    if request.save_maps:
+        saved_maps.save(
+            request.out, record, truth.names, finished_maps(truth, cell_run.method, maps(), request.protocol)
+        )
+    if outcome.histograms is not None:
+        pixel_files.save(request.out, record, outcome.histograms)
+    scores = [
+        ImageScore(name, sample.label, sample.defect, float(score))
+        for name, sample, score in zip(truth.names, cell.samples, cell_run.scores, strict=True)
+    ]
+    results.save(request.out, record, scores)
+    recording.log(cell, cell_run.seconds, request)
+    return record
+
+
+def save_failure(cell: Cell, problem: ZsadError, request: Request) -> Record:
+    """Record why a cell has no numbers."""
+    record = recording.failure(cell, problem)
+    results.save(request.out, record)
+    return record

@@ -1,0 +1,199 @@
+"""Where cells run: in this process, in local worker processes, or on a cluster, through joblib's backends.
+
+The unit of work is one category with the methods that share an encoder: what a single process would do in one pass. A
+worker writes its records itself, into the run folder that all of them share, so a worker that is killed loses what it
+was computing and nothing else; that work is done again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import tempfile
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from zsadbench import encoders
+from zsadbench.encoders.base import Encoder
+from zsadbench.errors import ExecutorError, MissingDependency, UsageError
+from zsadbench.records import results
+from zsadbench.records.results import Record
+from zsadbench.running import runner
+from zsadbench.running.plan import Cell, Plan, Tower, is_done
+from zsadbench.running.progress import Progress, Silent
+from zsadbench.running.request import Request
+from zsadbench.running.runner import Summary
+from zsadbench.support import files, plugins
+
+TRIES = 3  # times that workers may end in a row without a finished cell between
+PATIENCE = 10.0  # seconds that a scheduler has to answer
+ENDED = ("TerminatedWorkerError", "BrokenProcessPool", "KilledWorker", "WorkerCrashedError")  # loky, loky, dask, ray
+
+
+class Backend(NamedTuple):
+    """A joblib backend that `--executor` names."""
+
+    name: str  # "loky", "dask" or "ray"
+    workers: int | None = None  # None: as many as the cluster has
+    address: str = ""  # of dask's scheduler, HOST:PORT
+
+
+def parse(text: str) -> Backend | None:
+    """Read "loky:4", "dask://HOST:PORT", "ray" or "" (this process: None). Raises UsageError."""
+    kind, _, rest = text.partition(":")
+    if not text:
+        return None
+    if kind == "loky" and rest.isdigit() and int(rest) > 0:
+        return Backend("loky", workers=int(rest))
+    if kind == "dask" and rest.startswith("//") and rest.rpartition(":")[2].isdigit():
+        return Backend("dask", address=rest[2:])
+    if text == "ray":
+        return Backend("ray")
+    raise UsageError(f"--executor {text}: expected loky:N with N processes, dask://HOST:PORT, or ray.")
+
+
+def run(plan: Plan, request: Request, progress: Progress, backend: Backend | None) -> Summary:
+    """Run a plan on a backend, or here for None; records are those of `runner.run`.
+
+    Raises what it raises, MissingDependency for a backend that is not installed, and ExecutorError for a cluster that
+    cannot be reached or workers that end again and again.
+    """
+    if backend is None:
+        return runner.run(plan, request, progress)
+    files.make_folder(request.out)
+    summary = Summary(skipped=len(plan.done))
+    left = {_key(cell): cell for group in plan.groups for cell in group}
+    progress.begin(plan.cells, sum(len(cell.samples) for cell in left.values()))
+    tries = 0
+    while left:
+        before = len(left)
+        try:
+            for record in _records(plan, left, request, backend):
+                cell = left.pop((record.dataset, record.method, record.category))
+                summary.counts[record.status] = summary.counts.get(record.status, 0) + 1
+                progress.step(f"{record.dataset}/{record.category}", len(cell.samples))
+                progress.finish_cell(record)
+        except Exception as error:
+            if type(error).__name__ not in ENDED:
+                raise
+            tries = tries + 1 if len(left) == before else 0
+            if tries == TRIES:
+                raise ExecutorError(
+                    f"Workers of --executor {backend.name} ended {TRIES} times without finishing a cell ({error}); "
+                    "memory may be short. Finished cells are kept: run the same command with fewer workers."
+                ) from error
+    return summary
+
+
+def _key(cell: Cell) -> tuple[str, str, str]:
+    return cell.dataset.name, cell.planned.name, cell.category.name
+
+
+def _records(
+    plan: Plan, left: Collection[tuple[str, str, str]], request: Request, backend: Backend
+) -> Iterator[Record]:
+    """Yield the records of those cells of a plan that are left, as they are finished."""
+    from joblib import Parallel, delayed
+
+    parts = [part for group in plan.groups for part in runner.by_category(group)]
+    wanted = filter(None, ([cell for cell in part if _key(cell) in left] for part in parts))
+    # Pickled here, because a worker must know the plugins' folders before it can read the methods of its cells.
+    work = [(pickle.dumps((cells, request)), plugins.added_folders()) for cells in wanted]
+    with _joblib(backend), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "A worker stopped", UserWarning)  # loky renews workers that keep an encoder
+        parallel = Parallel(n_jobs=backend.workers or -1, batch_size=1, return_as="generator_unordered")
+        for records, notes in parallel(delayed(_work)(*one) for one in work):
+            for note in notes:
+                warnings.warn(note, stacklevel=1)
+            yield from records
+
+
+def _work(pickled: bytes, folders: Sequence[Path]) -> tuple[list[Record], list[str]]:
+    """In a worker: run cells of one category that share an encoder; returns their records and the warnings."""
+    for folder in folders:
+        plugins.add_folder(folder)
+    cells, request = pickle.loads(pickled)
+    request = replace(request, device=own_device(request.device))
+    paths = [results.record_path(request.out, *_key(cell)) for cell in cells]
+    left = tuple(cell for cell, path in zip(cells, paths, strict=True) if not is_done(path, cell.fingerprint))
+    with warnings.catch_warnings(record=True) as caught:
+        runner.run(Plan((left,) if left else (), ()), request, Silent(), _keep_encoder)
+    return [results.load(path) for path in paths], [str(one.message) for one in caught]
+
+
+def _keep_encoder(tower: Tower, request: Request) -> Encoder | None:
+    """Load an encoder for a worker, which will probably need the same one for its next category."""
+    return _kept(tower, request.device, request.protocol.precision, tuple(sorted(request.weights.items())))
+
+
+@lru_cache(maxsize=1)
+def _kept(tower: Tower, device: str, precision: str, weights: tuple[tuple[str, Path], ...]) -> Encoder | None:
+    return encoders.load_for(tower, device=device, precision=precision, weights=dict(weights))
+
+
+def own_device(device: str) -> str:
+    """Return the device of this worker: for "cuda" a GPU that no other worker of this machine has, kept until it ends.
+
+    Raises ExecutorError where there are more workers than GPUs.
+    """
+    if device != "cuda":
+        return device
+    import torch
+
+    gpus = [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
+    index, _ = claim(tuple(gpus), Path(tempfile.gettempdir()))
+    return f"cuda:{index}"
+
+
+@cache  # holds the open file, and so the lock, until the process ends
+def claim(names: tuple[str, ...], folder: Path) -> tuple[int, IO[str]]:
+    """Return the index of the first name that no other process has claimed, and the file whose lock is the claim.
+
+    The system drops locks even when a process is killed. Raises ExecutorError.
+    """
+    import fcntl
+
+    for index, name in enumerate(names):
+        file = (folder / f"zsadbench-gpu-{name}.lock").open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            continue
+        return index, file
+    raise ExecutorError(
+        f"This worker finds no free GPU: {len(names)} in all, each taken by another worker. Start one worker a GPU."
+    )
+
+
+def _joblib(backend: Backend) -> Any:
+    """Return the context in which joblib uses the backend. Raises MissingDependency or ExecutorError."""
+    import joblib
+
+    if backend.name == "loky":
+        return joblib.parallel_config("loky")
+    if backend.name == "ray":
+        _imported("ray.util.joblib", "ray").register_ray()
+        return joblib.parallel_config("ray")
+    client = _imported("distributed", "zsadbench[dask]").Client
+    try:
+        client(backend.address, timeout=PATIENCE, set_as_default=True)
+    except (OSError, TimeoutError) as error:
+        raise ExecutorError(
+            f"No dask scheduler answers at {backend.address} ({error}). Start one with `dask scheduler`, and workers "
+            f"with `dask worker {backend.address} --nthreads 1`."
+        ) from error
+    return joblib.parallel_config("dask", wait_for_workers_timeout=60)
+
+
+def _imported(module: str, package: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingDependency(
+            f'This --executor needs the package {error.name!r}. Install it with: pip install "{package}"'
+        ) from error

@@ -1,0 +1,205 @@
+"""Samples -> batches. Every image of a category is decoded once and encoded once for all methods that share the pass.
+
+A category is cut into chunks of the run's batch size, in the run's order; a Batch is a view of some of their images. A
+chunk is always decoded and encoded whole, so a method's numbers never depend on which other methods ran beside it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from zsadbench.datasets import Category
+from zsadbench.encoders.base import Encoder
+from zsadbench.encoders.features import FeatureRequest, Features
+from zsadbench.support.spill import Parked, Spill
+
+RECENT = 2  # chunks whose images stay in memory: the current one, and one that a batch may straddle
+FEATURE_BUDGET = 2**30  # bytes of features kept in memory before the oldest chunks are parked on disk
+
+
+class ChunkStore:
+    """Decoded images and encoder features of one category's chunks, computed once and bounded in memory.
+
+    With a `spill`, features of all chunks stay available: in memory up to `budget` bytes, then on disk. Without one,
+    only the most recent chunks are kept, which is enough when no method looks back.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        size: int,
+        read: Callable[[Path], Tensor],
+        device: torch.device | str = "cpu",
+        *,
+        pool: Executor | None = None,
+        spill: Spill | None = None,
+        budget: int = FEATURE_BUDGET,
+    ) -> None:
+        """`read` turns a path into a preprocessed image [3, S, S]; `pool` decodes ahead of use."""
+        self.paths = tuple(paths)
+        self.size = size
+        self.expected: dict[str, FeatureRequest] = {}  # encoder key -> what the run will ask for, computed in one pass
+        self._read, self._device, self._pool, self._spill, self._budget = read, device, pool, spill, budget
+        self._decoding: dict[int, list[Future[Tensor]]] = {}
+        self._images: OrderedDict[int, Tensor] = OrderedDict()
+        self._features: OrderedDict[tuple[int, str], Features] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Return the number of chunks."""
+        return -(-len(self.paths) // self.size)
+
+    def prefetch(self, chunk: int) -> None:
+        """Start decoding a chunk in the pool, if it exists and is not there yet; forget what nobody fetched."""
+        self._decoding = {ahead: futures for ahead, futures in self._decoding.items() if ahead > chunk - RECENT}
+        if self._pool is not None and chunk < len(self) and chunk not in self._images and chunk not in self._decoding:
+            self._decoding[chunk] = [self._pool.submit(self._read, path) for path in self._chunk_paths(chunk)]
+
+    def images(self, chunk: int) -> Tensor:
+        """Return the images of a chunk: [B, 3, S, S] float32 on the device."""
+        if chunk not in self._images:
+            futures = self._decoding.pop(chunk, None)
+            rows = (
+                [future.result() for future in futures]
+                if futures
+                else [self._read(path) for path in self._chunk_paths(chunk)]
+            )
+            self._images[chunk] = torch.stack(rows).to(self._device, non_blocking=True)
+            while len(self._images) > RECENT:
+                self._images.popitem(last=False)
+        return self._images[chunk]
+
+    def features(self, chunk: int, encoder: Encoder, request: FeatureRequest) -> Features:
+        """Return at least the requested features of a chunk, encoding it if they are not there yet."""
+        key = (chunk, encoder.key)
+        if key not in self._features or not self._features[key].covers(request):
+            wanted = request | self.expected.get(encoder.key, FeatureRequest())
+            self._features[key] = encoder.encode(self.images(chunk), wanted)
+            self._features.move_to_end(key)
+            self._bound_memory()
+        return self._features[key]
+
+    def _chunk_paths(self, chunk: int) -> tuple[Path, ...]:
+        return self.paths[chunk * self.size : (chunk + 1) * self.size]
+
+    def _bound_memory(self) -> None:
+        """Park the oldest features (with a spill) or forget them (without)."""
+        if self._spill is None:
+            while len(self._features) > RECENT:
+                self._features.popitem(last=False)
+            return
+        held = {
+            key: _bytes(features)
+            for key, features in self._features.items()
+            if not isinstance(features.tensors, _Parked)
+        }
+        excess = sum(held.values()) - self._budget
+        for key, size in list(held.items())[:-1]:  # the newest is about to be used
+            if excess <= 0:
+                return
+            self._features[key] = Features(_Parked(self._spill, self._features[key].tensors))
+            excess -= size
+
+
+class _Parked(Mapping[str, Tensor]):
+    """Features on disk, each tensor read when it is asked for."""
+
+    def __init__(self, spill: Spill, tensors: Mapping[str, Tensor]) -> None:
+        self._spill = spill
+        self._where: dict[str, Parked] = {name: spill.write(tensor) for name, tensor in tensors.items()}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._spill.read(self._where[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._where)
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+
+class Part(NamedTuple):
+    """Images start..stop of one chunk."""
+
+    chunk: int
+    start: int
+    stop: int
+
+
+class ImageBatch:
+    """The Batch that methods get (contract: zsadbench.methods.Batch): a view of some images of a category."""
+
+    def __init__(self, store: ChunkStore, category: Category, parts: Sequence[Part]) -> None:
+        """Look at some parts of a store's chunks, in order."""
+        self.category = category
+        self._store = store
+        self._parts = tuple(parts)
+        self.paths = tuple(store.paths[p.chunk * store.size + i] for p in self._parts for i in range(p.start, p.stop))
+
+    def __len__(self) -> int:
+        """Return B, the number of images."""
+        return sum(part.stop - part.start for part in self._parts)
+
+    @property
+    def images(self) -> Tensor:
+        """Preprocessed images [B, 3, S, S] float32 on the device."""
+        return torch.cat([self._store.images(part.chunk)[part.start : part.stop] for part in self._parts])
+
+    def features(self, encoder: Encoder, request: FeatureRequest) -> Features:
+        """Return the encoder's results for these images; their chunks are encoded once for all methods."""
+        keys = request.keys()
+        parts = [_rows(self._store.features(p.chunk, encoder, request), p, keys) for p in self._parts]
+        return Features.concatenate(parts, keys)
+
+    def split(self, size: int | None = None) -> Iterator[ImageBatch]:
+        """Walk the batch in parts of `size` images (None: chunk by chunk), in order; may be repeated."""
+        size = size or self._store.size
+        pending: list[Part] = []
+        room = size
+        for part in self._parts:
+            start = part.start
+            while start < part.stop:
+                stop = min(part.stop, start + room)
+                pending.append(Part(part.chunk, start, stop))
+                room -= stop - start
+                start = stop
+                if room == 0:
+                    yield ImageBatch(self._store, self.category, pending)
+                    pending, room = [], size
+        if pending:
+            yield ImageBatch(self._store, self.category, pending)
+
+
+def _rows(features: Features, part: Part, keys: frozenset[str]) -> Features:
+    return Features({key: features.tensors[key][part.start : part.stop] for key in keys})
+
+
+def _bytes(features: Features) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in features.tensors.values())
+
+
+def positions(store: ChunkStore, category: Category, start: int, stop: int) -> ImageBatch:
+    """Return the batch of images start..stop of the run's order; positions past the end wrap to its start."""
+    count, size = len(store.paths), store.size
+    parts: list[Part] = []
+    while start < stop:
+        position = start % count
+        chunk = position // size
+        upto = min(stop - start, min((chunk + 1) * size, count) - position)
+        parts.append(Part(chunk, position - chunk * size, position - chunk * size + upto))
+        start += upto
+    return ImageBatch(store, category, parts)
+
+
+def from_tensor(images: Tensor, category: Category, paths: Sequence[Path] | None = None) -> ImageBatch:
+    """Make a batch of preprocessed images [B, 3, S, S] that are already in memory (tests, notebooks)."""
+    paths = tuple(paths) if paths is not None else tuple(Path(f"image_{i}.png") for i in range(len(images)))
+    rows = dict(zip(paths, images, strict=True))
+    store = ChunkStore(paths, max(len(paths), 1), rows.__getitem__, images.device)
+    return positions(store, category, 0, len(paths))

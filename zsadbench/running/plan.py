@@ -1,0 +1,279 @@
+"""From what the user asked for to the cells that must be run, grouped so that methods share encoder passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from zsadbench import __version__, datasets, encoders, methods
+from zsadbench.data import sampling
+from zsadbench.datasets import Category, Dataset, Sample
+from zsadbench.errors import RecordError, UnknownName, UsageError, ZsadError
+from zsadbench.methods import Method, TrainableMethod
+from zsadbench.records import results
+from zsadbench.running import checkpoint_choice
+from zsadbench.running.checkpoint_choice import Choice
+from zsadbench.running.request import Request
+from zsadbench.support import files, plugins, preset_names
+from zsadbench.training import cross_dataset
+from zsadbench.training.request import TrainRequest
+
+
+class Tower(NamedTuple):
+    """The options that make an encoder, as `encoders.load_for` reads them; None where a method has no such option."""
+
+    encoder: str | None
+    size: int | None
+    activation: str | None
+    pos_embed: str | None
+    text_encoder: str | None
+
+
+@dataclass(frozen=True)
+class PlannedMethod:
+    """A method with its final options and the hashes of everything its numbers depend on."""
+
+    name: str
+    method: type[Method]
+    config: Any
+    checkpoint: Path | None
+    weights_sha256: str
+    checkpoint_sha256: str
+    code_sha256: str
+    problem: ZsadError | None = None  # why it cannot run: weights that are missing, a checkpoint that is needed
+    text_sha256: str = ""  # of the weights of a second encoder, whose text tower is used
+    trained_on: frozenset[str] | None = None  # from the card of our own checkpoint; None: what the method says
+    training: TrainRequest | None = None  # what would solve the problem, and can be done here
+
+    @property
+    def tower(self) -> Tower:
+        """What methods must agree on to share an encoder and its passes."""
+        return Tower(**{name: getattr(self.config, name, None) for name in Tower._fields})
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (method, dataset, category) that has to be run."""
+
+    planned: PlannedMethod
+    dataset: Dataset
+    category: Category
+    samples: tuple[Sample, ...]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells to run, in groups that share an encoder and images, and the cells that are already done."""
+
+    groups: tuple[tuple[Cell, ...], ...]  # one encoder each; inside, cells of one category are neighbours
+    done: tuple[Path, ...]  # records that agree with the request and are left alone
+    notes: tuple[str, ...] = ()  # what the user should know before the run starts
+
+    @property
+    def cells(self) -> int:
+        """How many cells will run."""
+        return sum(len(group) for group in self.groups)
+
+    @property
+    def trainings(self) -> dict[str, TrainRequest]:
+        """What must be trained before the cells can run, by the method's full name."""
+        planned = (cell.planned for group in self.groups for cell in group)
+        return {method.name: method.training for method in planned if method.training is not None}
+
+
+def make_plan(request: Request, failures: Mapping[str, ZsadError] | None = None) -> Plan:
+    """Resolve names, verify the datasets' folders, and find out which cells are missing or out of date.
+
+    A trained method's bare name stands for the preset that suits each dataset. failures: why trainings failed, by the
+    method's full name; its cells fail for that reason. Raises UsageError, UnknownName, OptionError or DataError before
+    any weights are loaded.
+    """
+    names = _expand(request.methods)
+    for name in names:
+        configure(name, request)  # a wrong name or option is told before a missing folder
+    sets = [datasets.create(name, request.data_root) for name in request.datasets]
+    suited = {dataset.name: _suited(names, dataset.name, request) for dataset in sets}
+    configured = {full: found for chosen in suited.values() for full, found in chosen.items()}
+    _refuse_unknown_targets(request, configured)
+    work = [(dataset, category, samples) for dataset in sets for category, samples in _categories(dataset, request)]
+    identify = _Identify(request.weights)
+    planned = {  # last: it may download weights
+        full: _plan_method(method, full, config, request, identify, (failures or {}).get(full))
+        for full, (method, config) in configured.items()
+    }
+    groups: dict[Tower, list[Cell]] = {}
+    done = []
+    for dataset, category, samples in work:
+        for method in (planned[full] for full in suited[dataset.name]):
+            cell = Cell(method, dataset, category, samples, _fingerprint(method, dataset, samples, request))
+            path = results.record_path(request.out, dataset.name, method.name, category.name)
+            if is_done(path, cell.fingerprint):
+                done.append(path)
+            else:
+                groups.setdefault(method.tower, []).append(cell)
+    notes = tuple(note for dataset in sets for note in _unexpected_counts(dataset, request))
+    return Plan(tuple(tuple(group) for group in groups.values()), tuple(done), notes)
+
+
+def resolve_methods(request: Request) -> dict[str, tuple[type[Method], Any]]:
+    """Return the methods of a request by full name, (class, options): those that suit its datasets, if it names any.
+
+    Raises UnknownName, UsageError or OptionError.
+    """
+    names = _expand(request.methods)
+    found = {full: (method, config) for method, full, config in (configure(name, request) for name in names)}
+    if request.datasets:
+        targets = [name.partition("=")[0] for name in request.datasets]
+        found = {full: chosen for target in targets for full, chosen in _suited(names, target, request).items()}
+    _refuse_unknown_targets(request, found)
+    return found
+
+
+def _suited(names: Sequence[str], target: str, request: Request) -> dict[str, tuple[type[Method], Any]]:
+    """Return the methods that run on a dataset, by full name: (class, options)."""
+    found = {}
+    for name in names:
+        method, full, config = configure(checkpoint_choice.preset(name, target, request), request)
+        found[full] = method, config
+    return found
+
+
+def _expand(names: Sequence[str]) -> list[str]:
+    """Replace "all" by every method that can be read, and drop repetitions."""
+    everything = cross_dataset.everything() if "all" in names else []
+    return list(dict.fromkeys(one for name in names for one in (everything if name == "all" else [name])))
+
+
+def _categories(dataset: Dataset, request: Request) -> list[tuple[Category, tuple[Sample, ...]]]:
+    known = dataset.categories()
+    if request.categories:
+        wanted = [category for category in known if category.name in request.categories]
+        if not wanted:
+            raise UnknownName(
+                f"category of {dataset.name}", request.categories[0], [category.name for category in known]
+            )
+    else:
+        wanted = list(known)
+    return [(category, sampling.test_samples(dataset, category.name, request.protocol)) for category in wanted]
+
+
+def _unexpected_counts(dataset: Dataset, request: Request) -> Iterator[str]:
+    """Say when a copy of a dataset is not what published numbers were measured on."""
+    wrong = []
+    for category in dataset.categories():
+        labels = [sample.label for sample in dataset.samples(category.name)]
+        found, expected = (labels.count(0), labels.count(1)), dataset.card.expected.get(category.name)
+        wanted = not request.categories or category.name in request.categories
+        if wanted and expected is not None and found != tuple(expected):
+            wrong.append(
+                f"{category.name} has {found[0]} normal and {found[1]} anomalous, not {expected[0]} and {expected[1]}"
+            )
+    if wrong:
+        more = f" (and {len(wrong) - 1} more categories)" if len(wrong) > 1 else ""
+        yield (
+            f"{dataset.name} differs from the data that published numbers stand for: {wrong[0]}{more}. "
+            f"See zsadbench data check {dataset.name}."
+        )
+
+
+def configure(name: str, request: Request) -> tuple[type[Method], str, Any]:
+    """Resolve a method's name and options; returns (class, full name, options)."""
+    method, full, _ = methods.lookup(name)
+    return methods.configure(name, request.encoder, request.changes_of(method, full))
+
+
+def _plan_method(
+    method: type[Method],
+    full: str,
+    config: Any,
+    request: Request,
+    identify: _Identify,
+    failure: ZsadError | None,
+) -> PlannedMethod:
+    choice = Choice()
+    weights = {"encoder": "", "text_encoder": ""}
+    try:
+        for kind in weights:
+            weights[kind] = identify(getattr(config, kind)) if getattr(config, kind, "") else ""
+    except ZsadError as error:
+        failure = failure or error
+    if issubclass(method, TrainableMethod) and failure is None:
+        given = next(filter(None, map(request.checkpoints.get, preset_names.aliases(method.presets, full))), None)
+        choice = checkpoint_choice.choose(full, method, config, (*weights.values(),), given, request)
+    return PlannedMethod(
+        name=full,
+        method=method,
+        config=config,
+        checkpoint=choice.path,
+        weights_sha256=weights["encoder"],
+        checkpoint_sha256=files.sha256(choice.path) if choice.path else "",
+        code_sha256=files.sha256_of_all(plugins.source_files("zsadbench.methods", full.partition(".")[0])),
+        problem=failure or choice.problem,
+        text_sha256=weights["text_encoder"],
+        trained_on=choice.trained_on,
+        training=choice.training,
+    )
+
+
+class _Identify:
+    """Hashes each encoder's weights once a plan, and remembers a failure: a hub that is out of reach answers slowly."""
+
+    def __init__(self, weights: Mapping[str, Path]) -> None:
+        self._weights = weights
+        self._known: dict[str, str | ZsadError] = {}
+
+    def __call__(self, spec: str) -> str:
+        if spec not in self._known:
+            try:
+                self._known[spec] = encoders.identify(spec, self._weights)
+            except ZsadError as error:
+                self._known[spec] = error
+        known = self._known[spec]
+        if isinstance(known, ZsadError):
+            raise known
+        return known
+
+
+def _refuse_unknown_targets(request: Request, configured: Mapping[str, tuple[type[Method], Any]]) -> None:
+    """A --set or --checkpoint for a method that does not take part is a typing error, not a wish."""
+    known = {alias for full, (method, _) in configured.items() for alias in preset_names.aliases(method.presets, full)}
+    for option, targets in (("--set", request.changes), ("--checkpoint", request.checkpoints)):
+        for target in targets:
+            if target not in known:
+                raise UsageError(
+                    f"{option} {target}: no such method in this run; expected one of {', '.join(sorted(known))}."
+                )
+
+
+def _fingerprint(planned: PlannedMethod, dataset: Dataset, samples: tuple[Sample, ...], request: Request) -> str:
+    return files.fingerprint(
+        {
+            "format": results.FORMAT,
+            "version": __version__,
+            "protocol": asdict(request.protocol),
+            "method": planned.name,
+            "options": asdict(planned.config),
+            "weights": [planned.weights_sha256, planned.text_sha256],
+            "checkpoint": planned.checkpoint_sha256,
+            "code": [
+                planned.code_sha256,
+                files.sha256_of_all(plugins.source_files("zsadbench.datasets", dataset.name.partition(".")[0])),
+            ],
+            "samples": dataset.samples_sha256(samples),
+            "allow_leak": request.allow_leak,
+        }
+    )
+
+
+def is_done(path: Path, fingerprint: str) -> bool:
+    """Tell whether a record is there, finished, and what a cell of this fingerprint would give."""
+    if not path.exists():
+        return False
+    try:
+        record = results.load(path)
+    except RecordError:
+        return False  # unreadable: run the cell again and replace it
+    return record.status == "done" and record.fingerprint == fingerprint

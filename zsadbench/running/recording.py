@@ -1,0 +1,100 @@
+"""From a cell and its outcome to its record, and the log of what differs from run to run."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+import torch
+
+from zsadbench import __version__
+from zsadbench.datasets import Sample
+from zsadbench.errors import NeedsCheckpoint, RecordError, ZsadError
+from zsadbench.methods import Method, TrainableMethod
+from zsadbench.records.results import Record
+from zsadbench.running.evaluation import Evaluation
+from zsadbench.running.plan import Cell
+from zsadbench.running.request import Request
+from zsadbench.support.meters import device_name
+from zsadbench.training import cross_dataset
+
+
+class Refused(ZsadError):
+    """A cell that must not be run under the protocol."""
+
+
+def has_seen(method: Method, cell: Cell) -> bool:
+    """Tell whether the method's checkpoint is known to have been trained on the cell's dataset, in any variant."""
+    trained_on = method.trained_on if isinstance(method, TrainableMethod) else None
+    return cross_dataset.has_seen(trained_on or (), cell.dataset.name)
+
+
+def done(cell: Cell, method: Method, outcome: Evaluation, references: Sequence[Sample], request: Request) -> Record:
+    """Return the record of a finished cell; it holds nothing that differs between two runs of the same cell."""
+    planned, encoder = cell.planned, method.encoder
+    trained_on = method.trained_on if isinstance(method, TrainableMethod) else frozenset()
+    return Record(
+        method=planned.name,
+        dataset=cell.dataset.name,
+        category=cell.category.name,
+        status="done",
+        fingerprint=cell.fingerprint,
+        title=method.card.title,
+        image=outcome.image,
+        pixel=outcome.pixel,
+        details=outcome.details,
+        setting={
+            "scope": method.scope,
+            "shots": method.shots,
+            "references": [cell.dataset.sample_id(sample) for sample in references],
+            "trained_on": None if trained_on is None else sorted(trained_on),
+            "checkpoint_sha256": planned.checkpoint_sha256,
+            "leak": has_seen(method, cell),
+        },
+        protocol=asdict(request.protocol) | {"batch_images": method.batch_images},
+        options=asdict(planned.config),
+        encoder=encoder.identity if encoder is not None else {},
+        data={"samples": len(cell.samples), "sha256": cell.dataset.samples_sha256(cell.samples)},
+        environment={
+            "zsadbench": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "device": device_name(request.device),
+        },
+    )
+
+
+def failure(cell: Cell, problem: ZsadError) -> Record:
+    """Return the record of a cell that has no numbers, with the sentence that says why."""
+    kinds = {NeedsCheckpoint: "needs_checkpoint", Refused: "refused"}
+    return Record(
+        method=cell.planned.name,
+        dataset=cell.dataset.name,
+        category=cell.category.name,
+        status=kinds.get(type(problem), "failed"),  # type: ignore[arg-type]  # the values are Status literals
+        error=str(problem),
+        title=cell.planned.method.card.title,
+    )
+
+
+def log(cell: Cell, seconds: float, request: Request) -> None:
+    """Append what must not be in a record, because it differs from run to run: when and how long."""
+    line = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "dataset": cell.dataset.name,
+        "method": cell.planned.name,
+        "category": cell.category.name,
+        "images": len(cell.samples),
+        "seconds_predict": round(seconds, 4),
+        "device": device_name(request.device),
+    }
+    try:
+        with (request.out / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise RecordError(f"{request.out / 'log.jsonl'} could not be written: {error.strerror or error}.") from error

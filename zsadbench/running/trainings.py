@@ -1,0 +1,23 @@
+"""The trainings that a run starts before its cells can run."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from zsadbench.errors import ZsadError
+from zsadbench.running.plan import Plan, make_plan
+from zsadbench.running.request import Request
+from zsadbench.support.guard import guard
+from zsadbench.training.loop import Progress, train
+
+
+def train_missing(plan: Plan, request: Request, progress: Progress) -> Plan:
+    """Train what a run lacks, and plan it again; where a training fails, its cells fail for that reason."""
+    if not plan.trainings:
+        return plan
+    failures = {}
+    for name, training in plan.trainings.items():
+        outcome = guard(partial(train, training, progress), request.fail_fast)
+        if isinstance(outcome, ZsadError):
+            failures[name] = outcome
+    return make_plan(request, failures)

@@ -1,0 +1,236 @@
+"""The only import machinery of the project: finds, reads and imports methods and datasets.
+
+A plugin is a Python file `NAME.py`, or a folder `NAME/` with an `__init__.py`, in a folder of a contract module
+(`zsadbench.methods`, `zsadbench.datasets`), or a module that an installed package names in the entry-point group of the
+same name. Listing reads names and literal cards from the
+source and imports nothing, so that it stays fast and one broken plugin hurts no other.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from zsadbench.errors import MissingDependency, PluginError, UnknownName, UsageError
+
+Plugin = TypeVar("Plugin")
+
+_registered: dict[str, type] = {}  # module name -> its plugin class; filled by @register alone
+
+
+def folders(contract_file: str) -> list[str]:
+    """Return the `__path__` of a contract module: the plugin folders that exist, wheel first, then checkout.
+
+    `contract_file` is the module's `__file__`; for `zsadbench/methods.py` the folders are `zsadbench/methods/`
+    (where a wheel puts the plugins) and `methods/` beside the package (a checkout).
+    """
+    module = Path(contract_file).resolve()
+    candidates = [module.with_suffix(""), module.parent.parent / module.stem]
+    return [str(folder) for folder in candidates if folder.is_dir()]
+
+
+def added_folders() -> tuple[Path, ...]:
+    """Return the users' folders that were added, for processes that this one starts."""
+    contracts = [importlib.import_module(f"zsadbench.{kind}") for kind in ("methods", "datasets")]
+    own = {folder for contract in contracts for folder in folders(str(contract.__file__))}
+    paths = [path for contract in contracts for path in contract.__path__ if path not in own]
+    return tuple(dict.fromkeys(Path(path).parent for path in paths))
+
+
+def add_folder(folder: Path) -> None:
+    """Make the plugins of a user's folder available: its `methods/NAME.py`, `methods/NAME/` and likewise `datasets/`.
+
+    Raises UsageError when the folder has neither sub-folder.
+    """
+    found = False
+    for kind in ("methods", "datasets"):
+        sub = Path(folder).resolve() / kind
+        if sub.is_dir():
+            found = True
+            path = importlib.import_module(f"zsadbench.{kind}").__path__
+            if str(sub) not in path:
+                path.append(str(sub))
+    if not found:
+        raise UsageError(
+            f"--plugins {folder}: got a folder without plugins; expected {folder}/methods/*.py or datasets/*.py there."
+        )
+
+
+def names(package: str) -> list[str]:
+    """Return the sorted names of every plugin of a contract module, without importing any."""
+    return sorted(set(_files(package)) | set(_entry_points(package)))
+
+
+def load(package: str, name: str) -> ModuleType:
+    """Import one plugin module. Raises UnknownName, MissingDependency or PluginError, naming the file."""
+    if name in _files(package):
+        module_name, origin = f"{package}.{name}", str(_files(package)[name])
+    elif name in _entry_points(package):
+        module_name = _entry_points(package)[name].module
+        origin = f"entry point {_entry_points(package)[name].value}"
+    else:
+        raise UnknownName(package.rpartition(".")[2].removesuffix("s"), name, names(package))
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise MissingDependency(
+            f"{package} plugin {name!r} ({origin}) needs the package {error.name!r}, which is not installed. "
+            f"Install it with: pip install {error.name}"
+        ) from error
+    except PluginError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"{package} plugin {name!r} ({origin}) failed to import: {type(error).__name__}: {error}"
+        ) from error
+
+
+def registered(package: str, name: str, base: type[Plugin]) -> type[Plugin]:
+    """Import a plugin and return its one class of the contract. Raises as `load`, and PluginError if there is none."""
+    module = load(package, name)
+    plugin = _registered.get(module.__name__)
+    if plugin is None or not issubclass(plugin, base):
+        raise PluginError(
+            f"plugin {module.__file__} registers no {base.__name__}; expected one class decorated with @register."
+        )
+    return plugin
+
+
+def register(plugin: type, required: tuple[str, ...]) -> None:
+    """Note the one plugin class of a module. Raises PluginError for a second one or a missing class attribute."""
+    for attribute in required:
+        if not getattr(plugin, attribute, None):
+            raise PluginError(
+                f"{plugin.__module__}.{plugin.__qualname__} has no {attribute!r}; expected a class attribute."
+            )
+    earlier = _registered.setdefault(plugin.__module__, plugin)
+    if earlier.__qualname__ != plugin.__qualname__:
+        raise PluginError(
+            f"{plugin.__module__} registers both {earlier.__qualname__} and {plugin.__qualname__}; "
+            "expected one class a file."
+        )
+    _registered[plugin.__module__] = plugin
+
+
+def source_files(package: str, name: str) -> list[Path]:
+    """Return every file of a plugin: its one file, or all of its folder but compiled ones. Raises as `source_file`."""
+    main = source_file(package, name)
+    if main.name != "__init__.py":
+        return [main]
+    files = (path for path in main.parent.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return sorted(files)
+
+
+def source_file(package: str, name: str) -> Path:
+    """Return a plugin's file or its folder's `__init__.py`, importing nothing. Raises UnknownName or PluginError."""
+    if name in _files(package):
+        return _files(package)[name]
+    if name not in _entry_points(package):
+        raise UnknownName(package.rpartition(".")[2].removesuffix("s"), name, names(package))
+    entry = _entry_points(package)[name]
+    try:
+        spec = importlib.util.find_spec(entry.module)
+    except ImportError as error:
+        raise PluginError(f"entry point {entry.value} of {package} cannot be found: {error}") from error
+    if spec is None or spec.origin is None:
+        raise PluginError(f"entry point {entry.value} of {package} names a module that does not exist")
+    return Path(spec.origin)
+
+
+def declared(package: str, name: str, card_type: Callable[..., Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Read a plugin's cards and preset names from its source, importing nothing.
+
+    Returns (cards, presets): `cards` maps preset name to card for a class that declares `cards = {...}`, or
+    `{"": card}` for one that declares a single `card = ...`; `presets` are the keys of `presets = {...}`.
+    Cards must be literal calls of `card_type`: that is what lets `zsadbench list` stay fast. Raises PluginError.
+    """
+    path = source_file(package, name)
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise PluginError(f"plugin {path} cannot be read: {error}") from error
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and any(_name_of(item) == "register" for item in node.decorator_list):
+            return _declarations(node, path, card_type)
+    raise PluginError(f"plugin {path} has no class decorated with @register; expected exactly one.")
+
+
+def _declarations(
+    node: ast.ClassDef, path: Path, card_type: Callable[..., Any]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    cards: dict[str, Any] = {}
+    presets: tuple[str, ...] = ()
+    for statement in node.body:
+        if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
+            continue
+        target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
+        value = statement.value
+        if _name_of(target) == "card":
+            cards[""] = _literal_card(value, path, card_type)
+        elif _name_of(target) == "cards" and isinstance(value, ast.Dict):
+            for key, item in zip(value.keys, value.values, strict=True):
+                cards[_literal(key, path)] = _literal_card(item, path, card_type)
+        elif _name_of(target) == "presets" and isinstance(value, ast.Dict):
+            presets = tuple(_literal(key, path) for key in value.keys)
+    if not cards:
+        raise PluginError(
+            f"plugin {path}: class {node.name} declares no card; expected `card = ...` or `cards = {{...}}`."
+        )
+    return cards, presets
+
+
+def _literal_card(node: ast.expr, path: Path, card_type: Callable[..., Any]) -> Any:
+    if not isinstance(node, ast.Call) or node.args or any(keyword.arg is None for keyword in node.keywords):
+        raise PluginError(f"plugin {path}, line {node.lineno}: a card must be one call with keyword arguments only.")
+    fields = {keyword.arg: _literal(keyword.value, path) for keyword in node.keywords if keyword.arg is not None}
+    try:
+        return card_type(**fields)
+    except TypeError as error:
+        raise PluginError(f"plugin {path}, line {node.lineno}: {error}") from error
+
+
+def _literal(node: ast.expr | None, path: Path) -> Any:
+    try:
+        return ast.literal_eval(node or ast.Pass())  # a None key stands for `**other`, which is no literal
+    except (ValueError, TypeError) as error:
+        line = getattr(node, "lineno", "?")
+        raise PluginError(
+            f"plugin {path}, line {line}: cards and preset names must be literals, because `zsadbench list` reads them "
+            "without importing the plugin."
+        ) from error
+
+
+def _name_of(node: ast.expr) -> str:
+    if isinstance(node, ast.Call):
+        return _name_of(node.func)
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def _files(package: str) -> dict[str, Path]:
+    """Map plugin name to file; the first folder of the package's path wins, as in Python's own import."""
+    found: dict[str, Path] = {}
+    for folder in importlib.import_module(package).__path__:
+        for path in sorted(Path(folder).glob("*/__init__.py")):  # a folder wins over a file, as in Python's own import
+            found.setdefault(path.parent.name, path)
+        for path in sorted(Path(folder).glob("*.py")):
+            if not path.stem.startswith("_"):
+                found.setdefault(path.stem, path)
+    return found
+
+
+@cache
+def _entry_points_for(package: str, search_path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=package)}
+
+
+def _entry_points(package: str) -> dict[str, EntryPoint]:
+    # Keyed by sys.path: a package installed during the process (tests do) is seen, and repeated look-ups stay free.
+    return _entry_points_for(package, tuple(sys.path))

@@ -1,0 +1,255 @@
+"""Efficiency beside quality, like Dual-Anchor's Table S1. Nothing is measured here.
+
+One table per device, threads, precision and clock, because times of two of them must not be compared. A measured
+quality stands in a row only if the same method ran with the same options on the same encoder. Published values stand in
+brackets.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tabulate import tabulate
+
+from zsadbench import datasets
+from zsadbench.analysis.rows import SCOPES, Column, Line, Table, arrange, identity, name_methods, settle
+from zsadbench.datasets import DatasetCard
+from zsadbench.records.efficiency import EfficiencyRecord, load_run
+from zsadbench.records.published import Library, Number
+from zsadbench.records.results import Record
+from zsadbench.tables import latex, words
+
+QUALITY: tuple[Column, ...] = (("image", "auroc"), ("pixel", "ap"))  # of Table S1, for each dataset
+SAME = ("spec", "size", "activation", "pos_embed")  # what an encoder must have in common with that of a quality
+STAR = "*"  # random weights
+
+
+class Cell(NamedTuple):
+    """One number of the table."""
+
+    column: str
+    value: float | None  # None: not measured, or undefined
+    digits: int
+    published: Number | None = None
+    mark: str = ""  # printed behind the value: a spread, a batch size, a leak, categories that lack
+
+
+class Row(NamedTuple):
+    """One method on one device."""
+
+    record: EfficiencyRecord
+    texts: tuple[str, ...]  # method, setting, encoder
+    cells: tuple[Cell, ...]
+
+
+def render(
+    efficiency: Sequence[EfficiencyRecord], records: Sequence[Record], format: str = "md", published: bool = False
+) -> str:
+    """Return tables of efficiency records as text: "md", "latex" or "csv" (one line a method, every digit).
+
+    `records` are the results of the same runs, for quality; there may be none. Raises RecordError where they must not
+    share a table.
+    """
+    library = Library.read() if published else None
+    rows = [*collect([record for record in efficiency if record.status == "done"], records, library)]
+    if format == "csv":
+        return _csv(rows)
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(device(row.record), []).append(row)
+    notes = [*_notes(rows, efficiency, library)]
+    return (_latex if format == "latex" else _markdown)(groups, notes)
+
+
+def render_runs(folders: Sequence[Path], records: Sequence[Record], format: str, published: bool) -> str:
+    """Return the tables of the efficiency records of run folders. Raises RecordError where a folder has none."""
+    return render([one for folder in folders for one in load_run(folder)], records, format, published)
+
+
+def device(record: EfficiencyRecord) -> str:
+    """Return on what times were measured: what must agree for two of them to be compared."""
+    threads = f", {record.threads} thread{'s' if record.threads != 1 else ''}" if record.threads is not None else ""
+    return f"{record.device}{threads}, {record.precision}, {record.clock}"
+
+
+def collect(
+    efficiency: Sequence[EfficiencyRecord], records: Sequence[Record], library: Library | None = None
+) -> Iterator[Row]:
+    """Yield one row per finished measurement, sorted as in other tables. Raises RecordError as `arrange`."""
+    cards = {listing.name: listing.card for listing in datasets.available() if listing.card}
+    quality = _Quality(records, cards)
+    order = list(SCOPES)
+    for record in sorted(
+        efficiency, key=lambda one: (order.index(one.setting["scope"]), one.title.lower(), one.method)
+    ):
+        _, _, preset = record.method.partition(".")
+        title = f"{record.title} ({preset})" if preset else record.title
+        setting = f"{record.setting['shots']}-shot{SCOPES[record.setting['scope']]}"
+        size = f", {record.encoder['size']} px" if record.encoder else ""
+        encoder = f"{record.encoder.get('spec', words.DASH)}{size}"
+        texts = title + (STAR if record.random_weights else ""), setting, encoder
+        yield Row(record, texts, (*_efficiency(record, library), *quality.cells(record)))
+
+
+def _efficiency(record: EfficiencyRecord, library: Library | None) -> Iterator[Cell]:
+    training, first, best = record.training, record.timings[0], record.best
+
+    def printed(metric: str) -> Number | None:
+        encoder = record.encoder
+        return (
+            library.efficiency(record.method, encoder.get("spec", ""), encoder.get("size"), metric) if library else None
+        )
+
+    yield Cell("params M", record.parameters / 1e6, 1)
+    yield Cell("trained M", record.trained_parameters / 1e6, 3)
+    yield Cell("train GB", _gigabytes(record, training.peak_bytes) if training else None, 2, printed("train_memory_gb"))
+    yield Cell("min/epoch", training.minutes_per_epoch if training else None, 2, printed("epoch_time_min"))
+    yield Cell("later epochs", training.later_minutes_per_epoch if training else None, 2)
+    yield Cell("infer GB", _gigabytes(record, first.peak_bytes), 2)
+    spread = f"[{first.p10_ms:.1f} to {first.p90_ms:.1f}]"
+    yield Cell("ms/image", first.median_ms, 1, printed("latency_ms"), spread)
+    yield Cell("images/s", best.images_per_second, 1, mark=f"at {best.batch}")
+    yield Cell("GFLOP/image", record.flops / 1e9 if record.flops else None, 1)
+    yield Cell("% of peak", 100 * record.fraction_of_peak if record.fraction_of_peak else None, 1)
+    yield Cell("encoder %", 100 * record.encoder_fraction if record.encoder_fraction else None, 1)
+
+
+def _gigabytes(record: EfficiencyRecord, peak: int | None) -> float | None:
+    """Return memory in GB above what the process held before any weights."""
+    return None if peak is None else (peak - (record.baseline_bytes or 0)) / 1e9
+
+
+class _Quality:
+    """Measured quality by method: means over categories, with the marks of the other tables."""
+
+    def __init__(self, records: Sequence[Record], cards: Mapping[str, DatasetCard]) -> None:
+        settled = settle(records)
+        self.done = [record for record in settled if record.status == "done"]
+        self.names = name_methods(settled)
+        self.tables: list[Table] = arrange(settled, "dataset", cards, None) if settled else []
+
+    def cells(self, efficiency: EfficiencyRecord) -> Iterator[Cell]:
+        """Yield the quality of the same method, options and encoder on every dataset."""
+        names = {
+            self.names[identity(record)]
+            for record in self.done
+            if record.method == efficiency.method
+            and record.options == efficiency.options
+            and all(record.encoder.get(name) == efficiency.encoder.get(name) for name in SAME)
+        }
+        for table in self.tables:
+            line = next((line for line in table.lines if line.name in names and line.status == "done"), None)
+            for column in QUALITY:
+                yield self._cell(table, line, column)
+
+    def _cell(self, table: Table, line: Line | None, column: Column) -> Cell:
+        title = f"{table.title} {column[0]} {words.LABELS[column[1]]}"
+        if line is None:
+            return Cell(title, None, 1)
+        value = line.values[column]
+        gap = words.gap(value, line)
+        return Cell(title, value.percent, 1, mark=" ".join([*words.marks(line), *([f"[{gap}]"] if gap else [])]))
+
+
+def _notes(rows: Sequence[Row], efficiency: Sequence[EfficiencyRecord], library: Library | None) -> Iterator[str]:
+    records = [row.record for row in rows]
+    yield from dict.fromkeys(f"Timed: {record.timed}" for record in records)
+    yield (
+        "ms/image: median of repeated passes at batch 1 [10th to 90th percentile]; images/s: at the best batch. GB: "
+        "1e9 bytes, weights included; on a CPU above what the process held before any weights. GFLOP: a multiply-add "
+        "counts as two. % of peak: achieved of the rate of a large matrix product on the same device; encoder %: the "
+        "same of the bare encoder pass."
+    )
+    sizes = {
+        f"{row.record.timings[0].images} images for {row.texts[0]}" for row in rows if row.record.timings[0].images > 1
+    }
+    if sizes:
+        yield f"A pass of methods that compare images takes several: {', '.join(sorted(sizes))}; times are per image."
+    yield from _training_notes(records)
+    if any(record.random_weights for record in records):
+        yield f"{STAR} The encoder has random weights, which hardly change what a method costs."
+    places = {(cell.published.source, cell.published.table) for row in rows for cell in row.cells if cell.published}
+    if library is not None and places:
+        told = "; ".join(f"{library.citations[source]} (table {table})" for source, table in sorted(places))
+        yield f"In round brackets: published values, on other devices and with other timing scopes. {told}."
+    yield from (f"{record.method}: {record.error}" for record in efficiency if record.status != "done")
+
+
+def _training_notes(records: Sequence[EfficiencyRecord]) -> Iterator[str]:
+    for images in dict.fromkeys(record.training.epoch_images for record in records if record.training):
+        yield (
+            f"min/epoch: from some training steps to {images} images at the recipe's batch size, loading included; "
+            "later epochs: encoder features of unchanged images are kept."
+        )
+
+
+def _text(cell: Cell) -> str:
+    value = words.DASH if cell.value is None else f"{cell.value:.{cell.digits}f}"
+    published = f"({cell.published.value:g})" if cell.published else ""
+    return " ".join(filter(None, [value, cell.mark, published]))
+
+
+def _body(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the lines of a table, without columns that have no value in it."""
+    columns = [cells for cells in zip(*(row.cells for row in rows), strict=True) if any(map(_is_filled, cells))]
+    head = ["Method", "Setting", "Encoder", *(cells[0].column for cells in columns)]
+    return head, [[*row.texts, *(_text(cells[i]) for cells in columns)] for i, row in enumerate(rows)]
+
+
+def _is_filled(cell: Cell) -> bool:
+    return cell.value is not None or cell.published is not None
+
+
+def _markdown(groups: Mapping[str, Sequence[Row]], notes: Sequence[str]) -> str:
+    parts = []
+    for title, rows in groups.items():
+        head, body = _body(rows)
+        cells = [[html.escape(text, quote=False).replace(STAR, rf"\{STAR}") for text in line] for line in body]
+        parts += [
+            f"### Efficiency on {title}",
+            tabulate(cells, head, tablefmt="pipe", disable_numparse=True, colalign=_sides(head)),
+        ]
+    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)]) + "\n"
+
+
+def _latex(groups: Mapping[str, Sequence[Row]], notes: Sequence[str]) -> str:
+    parts = []
+    for title, rows in groups.items():
+        head, body = _body(rows)
+        table = tabulate(body, head, tablefmt="latex_booktabs", disable_numparse=True, colalign=_sides(head))
+        caption = latex.escape(f"Efficiency on {title}.")
+        parts.append("\n".join([r"\begin{table}[tp]", r"\centering\footnotesize", rf"\caption{{{caption}}}", table]))
+    below = [r"\par\medskip\raggedright", "\\par\n".join(latex.escape(note) for note in notes), r"\end{table}", ""]
+    return "\n\\end{table}\n".join(parts) + "\n" + "\n".join(below)
+
+
+def _sides(head: Sequence[str]) -> tuple[str, ...]:
+    return ("left",) * 3 + ("right",) * (len(head) - 3)
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = [cell.column for cell in rows[0].cells] if rows else []
+    writer.writerow(
+        [
+            "method",
+            "setting",
+            "encoder",
+            "random weights",
+            "device",
+            *columns,
+            *(f"published {name}" for name in columns),
+        ]
+    )
+    for row in rows:
+        published = [cell.published.value if cell.published else None for cell in row.cells]
+        record = row.record
+        facts = [record.method, row.texts[1], row.texts[2], record.random_weights, device(record)]
+        writer.writerow([*facts, *(cell.value for cell in row.cells), *published])
+    return text.getvalue()

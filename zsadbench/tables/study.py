@@ -1,0 +1,209 @@
+"""A study as a table: for every row a line of measured numbers, and below it the line that the paper printed.
+
+Every line says where its numbers come from. Measured and published numbers never share a cell, because a study often
+runs on another dataset or encoder than the paper's; a note then says that they cannot be compared, and why.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from tabulate import tabulate
+
+from zsadbench import datasets
+from zsadbench.analysis.rows import COLUMNS, MEAN, Column, Line, Name, Table, arrange, identity
+from zsadbench.datasets import DatasetCard
+from zsadbench.errors import RecordError, UnknownName
+from zsadbench.records import published
+from zsadbench.records.published import Number
+from zsadbench.records.results import Record
+from zsadbench.running.studies import Job, Study, printed
+from zsadbench.tables import latex, words
+
+FORMATS = ("md", "latex", "csv")
+
+
+class Entry(NamedTuple):
+    """One line of a study's table."""
+
+    row: str
+    kind: Literal["measured", "published"]
+    dataset: str  # zsadbench's name
+    encoder: str
+    category: str
+    values: Mapping[Column, float | None]  # percent; None: undefined. A published line lacks what is not printed
+    told: str  # where the numbers come from, in words
+    problem: str = ""  # why a measured line has no numbers
+
+
+class Run(NamedTuple):
+    """A job with its results."""
+
+    job: Job
+    records: list[Record]
+    table: Table
+
+
+def render(study: Study, jobs: Sequence[Job], format: str = "md") -> str:
+    """Return a study's table as text in a format: "md", "latex" or "csv" (one number a line, every digit).
+
+    Raises UnknownName for another format, RecordError where there are no results.
+    """
+    if format not in FORMATS:
+        raise UnknownName("table format", format, FORMATS)
+    cards = {listing.name: listing.card for listing in datasets.available() if listing.card}
+    runs = [_collect(study, job, cards) for job in jobs]
+    numbers = published.load()
+    entries = [entry for run in runs for entry in _entries(study, run, numbers, cards)]
+    if format == "csv":
+        return _csv(study, entries)
+    body = _body(entries, by_category=study.level == "category")
+    return (_latex if format == "latex" else _markdown)(study, body, list(_notes(study, runs)))
+
+
+def render_list(studies: Sequence[Study]) -> str:
+    """Return the studies as an aligned table."""
+    head = ["name", "title", "dataset", "rows"]
+    body = []
+    for study in studies:
+        places = dict.fromkeys(row.dataset for row in study.rows)
+        body.append([study.name, study.title, ", ".join(places), len(study.rows)])
+    return tabulate(body, head, tablefmt="simple")
+
+
+def differences(run: Run) -> list[str]:
+    """Return why a row's numbers must not be compared with the published ones; none where they may be."""
+    line, found = run.table.lines[-1], []
+    if run.table.dataset != run.job.row.dataset:
+        found.append(f"dataset {run.table.dataset} instead of {run.job.row.dataset}")
+    if line.status == "done" and _encoder(run) != run.job.paper_encoder:
+        found.append(f"encoder {_encoder(run)} instead of {run.job.paper_encoder}")
+    if run.job.request.protocol.limit is not None:
+        found.append(f"at most {run.job.request.protocol.limit} images a category")
+    if len(line.done) < line.total:
+        found.append(f"{len(line.done)} of {line.total} categories")
+    return found
+
+
+def _collect(study: Study, job: Job, cards: Mapping[str, DatasetCard]) -> Run:
+    records = job.records()
+    if not records:
+        raise RecordError(f"study {study.name}, row {job.row.label!r}: there are no results in {job.request.out}.")
+    level: Literal["category", "dataset"] = "category" if study.level == "category" else "dataset"
+    return Run(job, records, arrange(records, level, cards, None)[0])
+
+
+def _entries(study: Study, run: Run, numbers: Sequence[Number], cards: Mapping[str, DatasetCard]) -> list[Entry]:
+    """Return the lines of one row: published numbers under measured ones of the same category of the same dataset.
+
+    On another dataset they come after all measured ones, because categories of equal names are not equal data.
+    """
+    row, measured = run.job.row, [_measured(run, line) for line in run.table.lines]
+    values: dict[str, dict[Column, float]] = {}
+    for number in printed(study, row, numbers):
+        if number.category == MEAN or study.level == "category":
+            values.setdefault(number.category, {})[number.level, number.metric] = number.value
+    told = f"published for {cards[row.dataset].title if row.dataset in cards else row.dataset}"
+    ours = [
+        Entry(row.label, "published", row.dataset, run.job.paper_encoder, category, found, told)
+        for category, found in values.items()
+    ]
+    same = run.table.dataset == row.dataset
+    return sorted(
+        [*measured, *ours],
+        key=lambda entry: ("" if same else entry.kind, entry.category == MEAN, entry.category, entry.kind),
+    )
+
+
+def _measured(run: Run, line: Line) -> Entry:
+    told = " ".join([f"measured on {run.table.title}", *words.marks(line)])
+    problem = "" if line.status == "done" else words.STATUSES[line.status]
+    values = {column: value.percent for column, value in line.values.items()}
+    return Entry(run.job.row.label, "measured", run.table.dataset, _encoder(run), line.category, values, told, problem)
+
+
+def _encoder(run: Run) -> str:
+    """Return the SPEC that a row was measured with; "" where nothing was measured."""
+    return next((record.encoder.get("spec") or "" for record in run.records if record.status == "done"), "")
+
+
+def _body(entries: Sequence[Entry], by_category: bool) -> list[list[str]]:
+    """Return header and lines as texts; what the line above says is not repeated."""
+    head = ["Row", *(["Category"] if by_category else []), "Numbers"]
+    lines = [[*head, *(f"{level} {words.LABELS[metric]}" for level, metric in COLUMNS)]]
+    before: Entry | None = None
+    for entry in entries:
+        row = "" if before and before.row == entry.row else entry.row
+        category = "" if before and not row and before.category == entry.category else entry.category
+        numbers = [words.percent(entry.values.get(column)) for column in COLUMNS]
+        if entry.problem:
+            numbers[0] = entry.problem
+        lines.append([row, *([category] if by_category else []), entry.told, *numbers])
+        before = entry
+    return lines
+
+
+def _notes(study: Study, runs: Sequence[Run]) -> Iterator[str]:
+    reasons: dict[tuple[str, ...], list[str]] = {}
+    for run in runs:
+        reasons.setdefault(tuple(differences(run)), []).append(run.job.row.label)
+    for found, labels in reasons.items():
+        whose = "" if len(reasons) == 1 else f" of {', '.join(labels)}"
+        if found:
+            yield f"Not comparable: the measured numbers{whose} have {', '.join(found)}."
+        else:
+            yield f"The measured numbers{whose} have the paper's dataset and encoder."
+    records = [record for run in runs for record in run.records]
+    names = {identity(record): Name(run.job.row.label, run.job.row.label) for run in runs for record in run.records}
+    yield from words.notes([run.table for run in runs], records, names, None)
+    yield f"Published: {published.citations()[study.source]}, table {study.table}, as printed."
+    if study.notes:
+        yield study.notes
+    for run in runs:
+        yield from (f"{run.job.row.label}: {reason}" for reason in words.notes_below(run.table, run.records))
+
+
+def _markdown(study: Study, body: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
+    lines = [[_escape(text) for text in line] for line in body]
+    table = tabulate(lines[1:], lines[0], tablefmt="pipe", disable_numparse=True, colalign=_sides(lines[0]))
+    return "\n\n".join([f"### {_escape(study.title)}", table, "\n".join(f"- {_escape(note)}" for note in notes)]) + "\n"
+
+
+def _latex(study: Study, body: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
+    table = tabulate(body[1:], body[0], tablefmt="latex_booktabs", disable_numparse=True, colalign=_sides(body[0]))
+    return "\n".join(
+        [
+            r"\begin{table}[tp]",
+            r"\centering\footnotesize",
+            rf"\caption{{{latex.escape(study.title)}}}",
+            table,
+            r"\par\medskip\raggedright",
+            "\\par\n".join(latex.escape(note) for note in notes),
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _sides(head: Sequence[str]) -> tuple[str, ...]:
+    return ("left",) * (len(head) - len(COLUMNS)) + ("right",) * len(COLUMNS)
+
+
+def _escape(text: str) -> str:
+    return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|")
+
+
+def _csv(study: Study, entries: Sequence[Entry]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["study", "row", "kind", "dataset", "encoder", "category", "level", "metric", "value"])
+    for entry in entries:
+        for column, value in entry.values.items():
+            writer.writerow(
+                [study.name, entry.row, entry.kind, entry.dataset, entry.encoder, entry.category, *column, value]
+            )
+    return text.getvalue()

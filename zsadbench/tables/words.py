@@ -1,0 +1,130 @@
+"""The words of a table, the same in Markdown and LaTeX: labels, numbers, notes. Plain text; the renderers escape it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from zsadbench.analysis.rows import SCOPES, Line, Name, Table, Value, identity
+from zsadbench.records.published import Library
+from zsadbench.records.results import Record
+
+LABELS = {"auroc": "AUROC", "f1_max": "F1-max", "ap": "AP", "aupro": "AU-PRO"}
+LEVELS = {"image": "Image", "pixel": "Pixel"}
+STATUSES = {"needs_checkpoint": "needs a checkpoint", "refused": "refused", "failed": "failed"}
+PROTOCOL_FIELDS = ("eval_size", "native_masks", "mask_rule", "aupro_limit", "order", "seed")  # shown under every table
+DASH = "–"
+DAGGER = "†"
+
+
+def percent(value: float | None) -> str:
+    """Return a percentage with one decimal, or a dash where it is undefined."""
+    return DASH if value is None else f"{value:.1f}"
+
+
+def gap(value: Value, line: Line) -> str:
+    """Return "k of n" where a metric is undefined for some finished categories of the row, else nothing."""
+    return f"{len(value.covered)} of {line.total}" if value.covered and value.covered != line.done else ""
+
+
+def marks(line: Line) -> list[str]:
+    """Return what must be said beside a row's name: a leak, and categories that it lacks."""
+    lacking = 0 < len(line.done) < line.total
+    return [*([DAGGER] if line.leak else []), *([f"[{len(line.done)} of {line.total} categories]"] if lacking else [])]
+
+
+def notes_below(table: Table, records: Iterable[Record]) -> list[str]:
+    """Return one sentence per reason why cells of a table's dataset have no numbers."""
+    reasons: dict[tuple[str, str, str], dict[str, None]] = {}
+    for record in records:
+        if record.dataset == table.dataset and record.status != "done":
+            reason = record.method, STATUSES[record.status], record.error or "No reason was recorded."
+            reasons.setdefault(reason, {})[record.category] = None
+    return [f"{method} on {', '.join(found)}: {status}. {error}" for (method, status, error), found in reasons.items()]
+
+
+def notes(
+    tables: Sequence[Table], records: Sequence[Record], names: Mapping[tuple[str, str], Name], library: Library | None
+) -> list[str]:
+    """Return what holds for all tables: units, ranks, marks, protocol, encoders, warnings and sources."""
+    done = [record for record in records if record.status == "done"]
+    lines = [line for table in tables for line in table.lines]
+    return [*_units(lines), *conditions(done, names), *(_sources(lines, library) if library else [])]
+
+
+def conditions(done: Sequence[Record], names: Mapping[tuple[str, str], Name]) -> list[str]:
+    """Return what finished records were made with: protocol, demo data or weights, encoders."""
+    return [*_protocol(done), *_demo(done), *_encoders(done, names)]
+
+
+def _units(lines: Sequence[Line]) -> Iterator[str]:
+    values = [(value, line) for line in lines for value in line.values.values()]
+    text = "Percent, unweighted means over categories."
+    if any(value.rank for value, _ in values):
+        text += " Best bold, second underlined, among rows of one setting that cover the same categories."
+    if any(len(line.done) < line.total for line in lines if line.done) or any(gap(*value) for value in values):
+        text += " [k of n]: the mean is over k of the n categories; for the others it is undefined or not done."
+    yield text
+    yield from _seeds(lines)
+    if any(line.leak for line in lines):
+        yield f"{DAGGER} The checkpoint was trained on this dataset: not a zero-shot result, and not ranked."
+    if any(SCOPES[line.scope] for line in lines):
+        yield "Batch: images of one batch see each other; transductive: they see the whole test category."
+
+
+def _seeds(lines: Sequence[Line]) -> Iterator[str]:
+    counts = {line.name.title: value.seeds for line in lines for value in line.values.values()}
+    most = max(counts.values(), default=1)
+    if most > 1:
+        fewer = [f"{title} {count}" for title, count in counts.items() if count < most]
+        text = f"Means ± sample standard deviations (n - 1) over {most} runs that differ in their seed"
+        yield f"{text}; fewer runs: {', '.join(fewer)}." if fewer else f"{text}."
+
+
+def _protocol(done: Sequence[Record]) -> Iterator[str]:
+    protocol = done[0].protocol if done else {}
+    used = {name: dict.fromkeys(str(record.protocol.get(name)) for record in done) for name in protocol}
+    shown = [f"{name} {'/'.join(used[name])}" for name in PROTOCOL_FIELDS if name in protocol]  # several seeds: 0/1/2
+    if shown:
+        yield f"Protocol: {', '.join(shown)}."
+    if protocol.get("limit") is not None:
+        yield f"At most {protocol['limit']} images per category were used: these are not benchmark results."
+
+
+def _demo(done: Sequence[Record]) -> Iterator[str]:
+    encoders = {
+        f"encoder {record.encoder['spec']}" for record in done if record.encoder.get("spec") in ("demo", "tiny")
+    }
+    datasets = {f"dataset {record.dataset}" for record in done if record.dataset.startswith("demo")}
+    if encoders or datasets:
+        things = " and the ".join([*sorted(encoders), *sorted(datasets)])
+        yield f"Made with the {things}: the numbers mean nothing outside regression checks."
+
+
+def _encoders(done: Iterable[Record], names: Mapping[tuple[str, str], Name]) -> Iterator[str]:
+    users: dict[str, dict[str, None]] = {}
+    for record in done:
+        encoder = record.encoder
+        if encoder.get("spec"):
+            size = f"{encoder['size']} px" if encoder.get("size") else None
+            facts = [encoder["spec"], size, encoder.get("activation"), encoder.get("precision")]
+            users.setdefault(", ".join(filter(None, facts)), {})[names[identity(record)].title] = None
+    for text, titles in users.items():
+        yield f"Encoder {text}: {', '.join(titles)}."
+
+
+def _sources(lines: Iterable[Line], library: Library) -> list[str]:
+    places: dict[tuple[str, str], dict[str, None]] = {}
+    for line in lines:
+        for value in line.values.values():
+            if value.published:
+                tables = places.setdefault((line.name.title, value.published.source), {})
+                tables[value.published.table] = None
+    if not places:
+        return ["No published number has the same method, encoder, setting, training set and dataset."]
+    told = [f"{title}: {library.citations[source]}{_tables(tables)}" for (title, source), tables in places.items()]
+    return ["In round brackets: published numbers, as printed elsewhere, never ranked. " + "; ".join(told) + "."]
+
+
+def _tables(tables: Iterable[str]) -> str:
+    named = [f"table {table}" if table[0].isdigit() else table for table in tables if table]
+    return f" ({', '.join(named)})" if named else ""

@@ -1,0 +1,121 @@
+"""The contracts as executable checks for plugin authors: `check_method("my_method")`, `check_dataset(dataset)`.
+
+Each failed check is an AssertionError that says which rule of `zsadbench.methods` was broken.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zsadbench import methods
+from zsadbench.data.check import check_dataset
+from zsadbench.datasets import Category
+from zsadbench.encoders.base import Encoder
+from zsadbench.encoders.features import FeatureRequest, Features
+from zsadbench.methods import Method, Prediction, TrainableMethod
+from zsadbench.running import loading
+
+__all__ = ["check_dataset", "check_method", "toy_images"]
+
+RTOL, ATOL = 1e-4, 1e-5  # float32 sums in another order; a wrong formula is off by far more
+
+
+def toy_images(count: int, size: int, seed: int = 0) -> Tensor:
+    """Return smooth random images with one odd square each: [count, 3, size, size] float32, roughly normalised."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(count, 3, 6, 6, generator=generator)
+    images = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=False)
+    for i in range(count):
+        row, column = torch.randint(0, size - size // 4, (2,), generator=generator).tolist()
+        images[i, :, row : row + size // 4, column : column + size // 4] += 2 * (i % 2)
+    return images
+
+
+def check_method(name: str, encoder: str | Encoder = "tiny", count: int = 6, **changes: Any) -> None:
+    """Hold a method to its contract on `count` toy images with a small encoder.
+
+    Checks: shape, dtype and finiteness; determinism; no mutation of its inputs; no gradients kept; that `request`
+    covers what predict asks for, so that runs can share passes; and what `scope` promises: "image" results
+    depend on that image alone, "batch" and "category" results move with their images when the order changes.
+    """
+    method = methods.create(name, encoder=encoder, **changes)
+    if isinstance(method, TrainableMethod):
+        method.initialise(seed=0)
+    category = Category("metal_nut", "metal nut", "toy")
+    images = toy_images(count, method.preprocess.size)
+    if method.shots:
+        references = toy_images(method.shots, method.preprocess.size, seed=1)
+        with torch.inference_mode():
+            method.remember(
+                loading.from_tensor(references, category, [Path(f"reference_{i}.png") for i in range(method.shots)])
+            )
+    before = images.clone()
+    first = _predict(method, images, category)
+    assert torch.equal(images, before), f"{name} changed its input images; expected them untouched"
+    again = _predict(method, images, category)
+    _assert_same(first, again, f"{name} is not deterministic", exact=True)
+    assert not first.scores.requires_grad and not first.maps.requires_grad, f"{name} keeps gradients in its prediction"
+    if method.scope == "image":
+        _check_image_scope(method, images, category, first)
+    else:
+        _check_permutation(method, images, category, first)
+
+
+def _predict(method: Method, images: Tensor, category: Category) -> Prediction:
+    """Predict all images in the batches that the method's scope asks for."""
+    size = method.batch_images if method.scope == "batch" and method.batch_images else len(images)
+    store, whole = _batch(images, category)
+    parts = []
+    with torch.inference_mode():
+        for batch in whole.split(size):
+            prediction = method.predict(batch)
+            methods.check_prediction(prediction, batch, method.name)
+            parts.append(prediction)
+    extra = store.asked.keys() - method.request.keys()
+    assert not extra, f"{method.name}.request does not declare {', '.join(sorted(extra))}, which predict() asks for"
+    return Prediction(torch.cat([part.scores for part in parts]), torch.cat([part.maps for part in parts]))
+
+
+def _check_image_scope(method: Method, images: Tensor, category: Category, whole: Prediction) -> None:
+    with torch.inference_mode():
+        for i in range(len(images)):
+            alone = method.predict(loading.from_tensor(images[i : i + 1], category))
+            expected = Prediction(whole.scores[i : i + 1], whole.maps[i : i + 1])
+            _assert_same(alone, expected, f'{method.name} has scope "image", but image {i} scores differently alone')
+
+
+def _check_permutation(method: Method, images: Tensor, category: Category, expected: Prediction) -> None:
+    """Reverse the order within each batch: every image must keep its result."""
+    size = method.batch_images if method.scope == "batch" and method.batch_images else len(images)
+    order = torch.cat([chunk.flip(0) for chunk in torch.split(torch.arange(len(images)), size)])
+    moved = _predict(method, images[order], category)
+    back = Prediction(moved.scores[order.argsort()], moved.maps[order.argsort()])
+    _assert_same(
+        back, expected, f'{method.name} has scope "{method.scope}", but results depend on the order of its images'
+    )
+
+
+def _assert_same(got: Prediction, expected: Prediction, message: str, exact: bool = False) -> None:
+    for field, one, other in zip(Prediction._fields, got, expected, strict=True):
+        same = torch.equal(one, other) if exact else torch.allclose(one, other, RTOL, ATOL)
+        assert same, f"{message}: {field} differ by up to {(one - other).abs().max():.3g}"
+
+
+class _WatchedStore(loading.ChunkStore):
+    """A store that notes which features are asked for."""
+
+    asked = FeatureRequest()
+
+    def features(self, chunk: int, encoder: Encoder, request: FeatureRequest) -> Features:
+        self.asked = self.asked | request
+        return super().features(chunk, encoder, request)
+
+
+def _batch(images: Tensor, category: Category) -> tuple[_WatchedStore, loading.ImageBatch]:
+    rows = {Path(f"image_{i}.png"): image for i, image in enumerate(images)}
+    store = _WatchedStore(tuple(rows), len(rows), rows.__getitem__, images.device)
+    return store, loading.positions(store, category, 0, len(rows))

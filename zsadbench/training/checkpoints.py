@@ -1,0 +1,142 @@
+"""Checkpoints of our own trainings: a folder with `weights.safetensors` and a `card.json` that says what they are.
+
+The card is written last: a folder with a card is a finished checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zsadbench.errors import UsageError, WeightsError
+from zsadbench.methods import TrainableMethod
+from zsadbench.support import files
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1  # of the card; raised when a field changes its meaning
+WEIGHTS, CARD = "weights.safetensors", "card.json"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of a loss curve."""
+
+    stage: int  # 0-based index into the recipe's stages
+    epoch: int  # 0-based, within the stage
+    loss: float  # mean over the images
+    terms: dict[str, float]  # of the loss, means over the images
+    seconds: float
+    peak_bytes: int | None  # as `zsadbench.support.meters` measures it
+
+
+@dataclass(frozen=True)
+class Card:
+    """Everything known about a training."""
+
+    method: str  # CLI name with preset
+    trained_on: list[str]  # dataset names
+    options: dict[str, Any]  # of the method, the recipe included
+    encoder: dict[str, Any]  # identity, with the sha256 of the weights
+    data: dict[str, Any]  # dataset, split, counts, sample-list hash, limit
+    seed: int
+    environment: dict[str, Any]  # versions and device
+    epochs: list[dict[str, Any]]  # fields of Epoch
+    weights_sha256: str
+    seconds: float = 0.0  # of all epochs
+    peak_bytes: int | None = None
+    format: int = FORMAT
+
+
+def save(folder: Path, tensors: Mapping[str, Tensor], card: dict[str, Any]) -> Card:
+    """Write a checkpoint whole or not at all; `card` holds the fields of Card but the weights' hash.
+
+    Raises RecordError when it cannot be written.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    files.write_atomically(folder / WEIGHTS, lambda path: _save_tensors(plain, path))
+    complete = Card(**card, weights_sha256=files.sha256(folder / WEIGHTS))
+    files.write_atomically(folder / CARD, json.dumps(asdict(complete), indent=1, allow_nan=False) + "\n")
+    return complete
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # how a full disk is reported
+        raise OSError(str(error)) from error
+
+
+def load(folder: Path) -> Card:
+    """Read the card of a finished checkpoint and check its weights. Raises WeightsError naming the file."""
+    path = folder / CARD
+    if not path.is_file():
+        raise WeightsError(
+            f"{folder} is no checkpoint: it has no {CARD}. Expected a folder that `zsadbench train` has finished."
+        )
+    try:
+        card = Card(**json.loads(path.read_text(encoding="utf-8")))
+        found = files.sha256(folder / WEIGHTS)
+    except (OSError, ValueError, TypeError, UsageError) as error:
+        raise WeightsError(f"{path} is no readable card of a checkpoint: {error}. Train it again.") from error
+    if card.format != FORMAT:
+        raise WeightsError(f"{path} has format {card.format}; expected {FORMAT}. Train it again.")
+    if found != card.weights_sha256:
+        raise WeightsError(
+            f"{folder / WEIGHTS} has SHA-256 {found}, but its card says {card.weights_sha256}. Train it again."
+        )
+    return card
+
+
+def subject(
+    name: str, method: type[TrainableMethod], options: Mapping[str, Any], weights: Sequence[str]
+) -> dict[str, Any]:
+    """Return what trained weights depend on beside the data, as JSON values: checkpoints of equal ones are of a kind.
+
+    name: CLI name of the method; options: the fields of its options; weights: sha256 of the encoders'.
+    """
+    ours = {field: value for field, value in options.items() if field not in method.free_options}
+    return {"method": name.partition(".")[0], **plain(ours), "encoder weights": list(weights)}
+
+
+def of_card(card: Card, method: type[TrainableMethod]) -> dict[str, Any]:
+    """Return the subject that a card speaks of."""
+    weights = [card.encoder.get(name, "") for name in ("sha256", "text_sha256")]
+    return subject(card.method, method, card.options, weights)
+
+
+def find(root: Path, method: type[TrainableMethod], wanted: Mapping[str, Any]) -> Path | None:
+    """Return the checkpoint below a folder that was trained as wanted, on all of its data; of several the least seed.
+
+    Raises WeightsError for a damaged one.
+    """
+    cards = {path.parent: load(path.parent) for path in sorted(root.glob(f"*/{CARD}"))}
+    fitting = [
+        (card.seed, folder)
+        for folder, card in cards.items()
+        if card.data.get("limit") is None and of_card(card, method) == wanted
+    ]
+    return min(fitting)[1] if fitting else None
+
+
+def check(folder: Path, card: Card, method: type[TrainableMethod], wanted: Mapping[str, Any]) -> None:
+    """Raise UsageError unless a checkpoint belongs to this method, encoder and options; data and recipe may differ."""
+    found = of_card(card, method)
+    for name in dict.fromkeys([*wanted, *found]):
+        if name not in ("recipe", "trained_on") and found.get(name) != wanted.get(name):
+            raise UsageError(
+                f"Checkpoint {folder} is of another kind: {name} is {found.get(name)!r} on its card, but "
+                f"{wanted.get(name)!r} here. Give the checkpoint that belongs to this method and encoder."
+            )
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON gives it back: tuples are lists, sets sorted lists."""
+    return json.loads(json.dumps(value, default=sorted))

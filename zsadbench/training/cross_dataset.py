@@ -1,0 +1,80 @@
+"""The cross-dataset rule: what a trained method learns from before it is tested on a dataset, and what it has seen.
+
+The rule itself is data, `cross_dataset.json`: target -> auxiliary dataset, "*" for all the others. It is the papers'
+protocol (train on VisA to test on MVTec AD, on MVTec AD to test on the rest); an auxiliary dataset and its target share
+no image.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from zsadbench import methods
+from zsadbench.methods import Method
+from zsadbench.support import preset_names
+
+RULE = Path(__file__).with_suffix(".json")
+
+
+def auxiliary(target: str) -> str:
+    """Return the dataset that methods are trained on before they are tested on `target`, a name with its variant."""
+    rule = _rule()
+    found = rule.get(target.partition(".")[0], rule["*"])
+    return rule["*"] if found == target else found
+
+
+def has_seen(trained_on: Iterable[str], target: str) -> bool:
+    """Tell whether a method trained on these datasets has seen the target, in any variant.
+
+    Variants of one dataset share images, except for a target's own auxiliary dataset.
+    """
+    stem, disjoint = target.partition(".")[0], auxiliary(target)
+    return any(name == target or (name.partition(".")[0] == stem and name != disjoint) for name in trained_on)
+
+
+def preset_trained_on(method: type[Method], dataset: str, family: str = "") -> str | None:
+    """Return the first preset of a method, or of a family of its presets, that is trained on a dataset; None: none."""
+    presets = preset_names.trained_presets(method.presets, family).items()
+    return next((name for name, config in presets if config.trained_on == dataset), None)
+
+
+def suited(name: str, target: str) -> str:
+    """Return the method "stem.preset" that a trained "stem" or "stem.family" stands for on a target.
+
+    A preset's own name is kept, and so is a stem whose default preset needs no training. Raises UnknownName or
+    PluginError.
+    """
+    method, _, config = methods.lookup(name)
+    stem, _, family = name.partition(".")
+    if family in method.presets or not getattr(config, "trained_on", ""):
+        return name
+    preset = preset_trained_on(method, auxiliary(target), family)
+    return name if preset is None else f"{stem}.{preset}"
+
+
+def everything() -> list[str]:
+    """Return what "all" stands for: every method that can be read.
+
+    One whose default preset needs no training stands there twice if others do, such as clip_ad and clip_ad.sdp_plus.
+    Raises PluginError.
+    """
+    names = []
+    for listing in methods.available():
+        if listing.card is None:
+            continue
+        method, full, config = methods.lookup(listing.name)
+        trained = preset_names.trained_presets(method.presets)
+        names.append(full)
+        if trained and not getattr(config, "trained_on", ""):
+            names.append(
+                preset_names.aliases(method.presets, f"{full}.{next(iter(trained))}")[-2]
+            )  # its family, if it has one
+    return names
+
+
+@cache
+def _rule() -> dict[str, str]:
+    return dict(json.loads(RULE.read_text(encoding="utf-8")))

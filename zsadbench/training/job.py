@@ -1,0 +1,103 @@
+"""From the request of a training to its job: the method with initial weights, the images, the card's facts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Literal, NamedTuple
+
+from zsadbench import __version__, datasets, encoders, methods
+from zsadbench.data import sampling
+from zsadbench.datasets import Dataset, Sample
+from zsadbench.errors import DataError
+from zsadbench.methods import TrainableMethod
+from zsadbench.protocol import Protocol
+from zsadbench.recipes import TrainRecipe
+from zsadbench.support import files, plugins
+from zsadbench.training import checkpoints
+from zsadbench.training import request as train_request
+from zsadbench.training.request import TrainRequest
+
+
+class Job(NamedTuple):
+    """A request with everything that it names."""
+
+    request: TrainRequest
+    method: TrainableMethod
+    dataset: Dataset
+    samples: tuple[Sample, ...]
+    facts: dict[str, Any]  # of the checkpoint's card: those that are known before the training
+    identity: str  # hash of everything that decides the weights
+
+
+def prepare(request: TrainRequest) -> Job:
+    """Resolve names, list the images, load the encoder and draw the initial weights.
+
+    Raises UsageError, UnknownName, DataError or WeightsError.
+    """
+    methods.lookup(request.method)  # a wrong name is told before a missing folder
+    dataset = datasets.create(request.dataset, request.data_root)
+    method_class, full, config = train_request.configure(request, dataset.name)
+    recipe: TrainRecipe = config.recipe
+    samples = _normal_samples(dataset, request, recipe) if recipe.groups else _samples(dataset, request)
+    encoder = encoders.load_for(config, device=request.device, precision=request.precision, weights=request.weights)
+    method = methods.build(method_class, full, config, encoder)
+    assert isinstance(method, TrainableMethod)
+    method.initialise(request.seed)
+    facts = {
+        "method": full,
+        "trained_on": [dataset.name],
+        "options": checkpoints.plain(asdict(config)),
+        "encoder": encoder.identity if encoder is not None else {},
+        "data": {
+            "dataset": dataset.name,
+            "split": samples[0].split,
+            "samples": len(samples),
+            "anomalous": sum(sample.label for sample in samples),
+            "sha256": dataset.samples_sha256(samples),
+            "limit": request.limit,
+        },
+        "seed": request.seed,
+    }
+    code = files.sha256_of_all(plugins.source_files("zsadbench.methods", full.partition(".")[0]))
+    return Job(request, method, dataset, samples, facts, files.fingerprint({**facts, "code": [__version__, code]}))
+
+
+def _samples(dataset: Dataset, request: TrainRequest) -> tuple[Sample, ...]:
+    """Return the images that are trained on: the test split, with masks (specs/common.md §14). Raises DataError."""
+    if not dataset.card.pixel_level:
+        raise DataError(
+            f"dataset {dataset.name} has no masks, but {request.method} is trained on them; choose a dataset with "
+            "masks, such as those of `zsadbench list datasets` that are measured per pixel."
+        )
+    protocol = Protocol(order="dataset", seed=request.seed, limit=request.limit)
+    samples = [
+        sample
+        for category in dataset.categories()
+        for sample in sampling.test_samples(dataset, category.name, protocol)
+    ]
+    if not any(sample.label for sample in samples) or all(sample.label for sample in samples):
+        raise DataError(
+            f"dataset {dataset.name}: {len(samples)} test images, {sum(sample.label for sample in samples)} of them "
+            "anomalous; training needs normal and anomalous ones. Complete the test split, or raise --limit."
+        )
+    return tuple(samples)
+
+
+def _normal_samples(dataset: Dataset, request: TrainRequest, recipe: TrainRecipe) -> tuple[Sample, ...]:
+    """Return the normal images of the train split, of the test split where there is none. Raises DataError.
+
+    Categories are left out that have fewer than one group.
+    """
+    group_size = max(recipe.group_size_of(stage) for stage in range(len(recipe.stages)))
+    split: Literal["train", "test"] = "train" if dataset.samples(dataset.categories()[0].name, "train") else "test"
+    found: list[Sample] = []
+    for category in dataset.categories():
+        normal = [sample for sample in dataset.samples(category.name, split) if sample.label == 0]
+        normal = normal[: request.limit]
+        found += normal if len(normal) >= group_size else []
+    if not found:
+        raise DataError(
+            f"dataset {dataset.name}: no category has {group_size} normal images in its {split} split, of which "
+            f"{request.method} draws each group. Choose another dataset, or raise --limit."
+        )
+    return tuple(found)

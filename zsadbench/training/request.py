@@ -1,0 +1,75 @@
+"""What a user asks of a training, and which options, dataset and folder it stands for. Imports no torch."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from zsadbench import methods
+from zsadbench.errors import UsageError
+from zsadbench.methods import TrainableMethod, TrainRecipe
+from zsadbench.support import preset_names
+from zsadbench.training import cross_dataset
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What the user asked for; the fields are the options of `zsadbench train`."""
+
+    method: str  # CLI name; without a preset, that of the dataset
+    dataset: str  # name, or NAME=FOLDER
+    out: Path  # the checkpoint's folder
+    data_root: Path | None = None
+    encoder: str | None = None  # replaces the method's own
+    weights: Mapping[str, Path] = field(default_factory=dict)  # encoder SPEC -> local file
+    changes: Mapping[str, Any] = field(default_factory=dict)  # option -> value
+    device: str = "cpu"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of encoder passes
+    seed: int = 0  # draws the initial weights, the order and the augmentation
+    epochs: int | None = None  # of every stage; None: the recipe's
+    limit: int | None = None  # images per category; None: all
+
+    @property
+    def command(self) -> str:
+        """Return the shell command that does the same."""
+        words = ["zsadbench", "train", "--method", self.method, "--dataset", self.dataset]
+        words += ["--data-root", str(self.data_root)] if self.data_root is not None else []
+        words += ["--encoder", self.encoder] if self.encoder is not None else []
+        stem = self.method.partition(".")[0]
+        words += [part for name, value in self.changes.items() for part in ("--set", f"{stem}.{name}={value}")]
+        return shlex.join([*words, "--out", str(self.out)])
+
+
+def configure(request: TrainRequest, dataset: str) -> tuple[type[TrainableMethod], str, Any]:
+    """Resolve the method for a dataset, whose name has its variant: returns (class, full name, options).
+
+    Without a preset it is the one that is trained on the dataset, or the first one's recipe on other data. Raises
+    UsageError for a method without training and for a preset that means another dataset; also as methods.configure.
+    """
+    method, full, _ = methods.lookup(request.method)
+    if not issubclass(method, TrainableMethod):
+        raise UsageError(f"{full} has nothing to train; expected a trained method, see `zsadbench list methods`.")
+    name, changes = request.method, dict(request.changes)
+    stem, _, family = name.partition(".")
+    if family not in method.presets:
+        preset = cross_dataset.preset_trained_on(method, dataset, family)
+        name = f"{stem}.{preset or next(iter(preset_names.trained_presets(method.presets, family)))}"
+        changes = {"trained_on": dataset} | changes
+    _, full, config = methods.configure(name, request.encoder, changes)
+    trained_on = getattr(config, "trained_on", "nothing")
+    if trained_on != dataset:
+        raise UsageError(
+            f"{name} means trained on {trained_on}, got --dataset {dataset}. Give --method {stem} to train on "
+            f"{dataset}, or --dataset {trained_on}."
+        )
+    if request.epochs is not None:
+        config = replace(config, recipe=with_epochs(config.recipe, request.epochs))
+    return method, full, config
+
+
+def with_epochs(recipe: TrainRecipe, epochs: int) -> TrainRecipe:
+    """Return a recipe with another number of epochs in every stage."""
+    return replace(recipe, stages=tuple(replace(stage, epochs=epochs) for stage in recipe.stages))
