@@ -37,7 +37,7 @@ from zsadbench.methods import (
 )
 
 from . import fusion
-from .prompts import HybridPrompts
+from .hybrid_prompts import HybridPrompts
 
 CHECKPOINT_PREFIX = "clip_model."  # of the keys in official files (§9)
 

@@ -12,7 +12,7 @@ from test_april_gan import CATEGORY, Steps
 from torch import Tensor
 from torch.nn import functional
 from zsadbench.methods.adaclip import fusion
-from zsadbench.methods.adaclip.prompts import HybridPrompts
+from zsadbench.methods.adaclip.hybrid_prompts import HybridPrompts
 
 from zsadbench import encoders, methods
 from zsadbench.datasets import Category
