@@ -21,7 +21,13 @@ from zsadbench.methods.dual_anchor.anchors import (
     prompt_template,
     refine,
 )
-from zsadbench.methods.dual_anchor.merging import check_sizes, gumbel_noise, merge_choice, merge_half, merge_to
+from zsadbench.methods.dual_anchor.merging import (
+    check_sizes,
+    gumbel_noise,
+    merge_choice,
+    merge_half,
+    merge_to,
+)
 
 from zsadbench import encoders, methods
 from zsadbench.datasets import Category
@@ -187,7 +193,7 @@ def test_noise_is_divided_by_the_temperature(encoder: Encoder) -> None:
 
 
 def test_hard_assignment_has_the_gradient_of_the_soft_one() -> None:
-    assign = dual_anchor.MergeBlock(8, 2, tau=1.0, hard=True, init=False, update=False, residual=True).assign
+    assign = dual_anchor.merging.MergeBlock(8, 2, tau=1.0, hard=True, init=False, update=False, residual=True).assign
     patches = torch.randn(1, 5, 8, requires_grad=True)
     groups, weights = torch.randn(1, 3, 8), torch.randn(1, 5, 3)
     gradients = []
