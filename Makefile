@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test test-lowest lint dist clean
 
 help:
-	@echo "make setup   install zsadbench and its development tools into $(VENV)"
-	@echo "make demo    run every method on the embedded demo set, print its tables and make its report"
-	@echo "make test    run the test suite"
-	@echo "make lint    ruff and mypy"
+	@echo "make setup        install zsadbench and its development tools into $(VENV)"
+	@echo "make demo         run every method on the embedded demo set, print its tables and make its report"
+	@echo "make test         run the test suite"
+	@echo "make test-lowest  run its quick part with the lowest versions that pyproject.toml allows"
+	@echo "make lint         ruff and mypy"
+	@echo "make dist         build sdist and wheel, install the wheel into an empty environment and run it"
 
 # The stamp is renewed when pyproject.toml changes, so that a repeated make installs nothing.
 $(VENV)/.installed: pyproject.toml
@@ -32,10 +34,27 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
+# With an environment of its own, made anew: pip would keep newer versions.
+test-lowest:
+	$(PYTHON) -m venv --clear .venv-lowest
+	$(PYTHON) scripts/lowest_versions.py report dask > .venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable ".[dev]"
+	.venv-lowest/bin/python -m pytest -n 2 --dist worksteal -q -m "not slow"
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+dist:
+	rm -rf dist build
+	$(PYTHON) -m venv --clear .venv-dist
+	.venv-dist/bin/python -m pip install --quiet build
+	.venv-dist/bin/python -m build --outdir dist .
+	.venv-dist/bin/python -m pip install --quiet dist/*.whl
+	.venv-dist/bin/zsadbench --version
+	.venv-dist/bin/zsadbench run --methods winclip --datasets demo --limit 4 --out runs/dist
+	.venv-dist/bin/zsadbench table runs/dist
+
 clean:
-	rm -rf runs build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf runs build dist .venv-dist .venv-lowest *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pytest
 from toy_tree import write_tree
 
+from zsadbench import __version__ as version
 from zsadbench.cli.main import main
 
 
@@ -160,6 +161,19 @@ def test_data_check_reports_what_is_missing_and_exits_with_1(mvtec_tree):
     done = zsadbench("data", "check", "mvtec", "--data-root", mvtec_tree)
     assert done.returncode == 1
     assert "bottle" in done.stdout and "20" in done.stdout
+
+
+def test_the_version_is_one_line():
+    assert zsadbench("--version") == (0, f"zsadbench {version}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("zsadbench tab", "table"), ("zsadbench run --save", "--save-maps"), ("zsadbench data che", "check")],
+)
+def test_shells_complete_commands_and_options(typed, offered):
+    request = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1), "_ZSADBENCH_COMPLETE": "complete_bash"}
+    assert zsadbench(**request) == (0, f"{offered}\n", "")
 
 
 def test_the_module_and_the_installed_command_are_the_same_program():

@@ -1,3 +1,3 @@
 """zsadbench: one pipeline, exact metrics and paper-style tables for zero-shot anomaly detection methods."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from zsadbench import __version__
 from zsadbench.cli import check, data, figure, profile, report, table, train
 from zsadbench.cli.options import (
     DEFAULT_RUN,
@@ -43,7 +44,6 @@ app = typer.Typer(
     epilog="zsadbench run --methods all --datasets mvtec,visa,btad --data-root D  |  zsadbench table --published  |  "
     "zsadbench list methods",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(data.app, name="data")
@@ -66,10 +66,25 @@ class ListKind(StrEnum):
 def main() -> None:
     """Run the command line; exit codes: 0 fine, 1 some cells failed, 2 wrong name, path or option, 130 interrupted."""
     try:
-        app()
+        app(prog_name="zsadbench")  # the name that completion asks for, whatever started this
     except ZsadError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(2 if isinstance(error, UsageError | DataError) else 1)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"zsadbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What can be said without a command."""
 
 
 @app.command()

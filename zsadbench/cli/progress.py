@@ -6,7 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -136,7 +136,12 @@ def console_files(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
         )
 
 
-def _bars(quiet: bool) -> Progress:
+@contextmanager
+def _bars(quiet: bool) -> Iterator[Progress]:
+    """Yield bars that are drawn where a person watches.
+
+    Elsewhere they never start: releases of rich before 15 end even disabled ones with an empty line.
+    """
     console = Console(file=sys.stderr)
     columns = (
         TextColumn("{task.description}"),
@@ -146,4 +151,6 @@ def _bars(quiet: bool) -> Progress:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal)
+    bars = Progress(*columns, console=console, transient=True)
+    with nullcontext() if quiet or not console.is_terminal else bars:
+        yield bars

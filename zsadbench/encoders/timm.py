@@ -203,11 +203,14 @@ def _skeleton(name: str, kwargs: Mapping[str, Any], spec: str, options: Options)
     """Return the model without weights, on the meta device, at its native size."""
     if not timm.is_model(name):
         raise UnknownName("timm model", name, timm.list_models())
-    with torch.device("meta"):
-        model = timm.create_model(name, pretrained=False, **kwargs)
-        if options.activation and isinstance(model, VisionTransformer):  # Eva takes no activation
-            layer = {"gelu": nn.GELU, "quickgelu": timm.layers.QuickGELU}[options.activation]
-            model = timm.create_model(name, pretrained=False, act_layer=layer, **kwargs)
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(name, pretrained=False, **kwargs)
+            if options.activation and isinstance(model, VisionTransformer):  # Eva takes no activation
+                layer = {"gelu": nn.GELU, "quickgelu": timm.layers.QuickGELU}[options.activation]
+                model = timm.create_model(name, pretrained=False, act_layer=layer, **kwargs)
+    except NotImplementedError as error:  # some models compute with tensors while they are built (RegNet, CSATv2)
+        raise _refusal(spec, "needs numbers to be built") from error
     return _supported(model, spec)
 
 
@@ -225,14 +228,19 @@ def _supported(model: Any, spec: str) -> VisionTransformer | Eva | ResNet:
         reason = f"embeds patches with a {type(model.patch_embed).__name__}"
     elif any(type(block) not in (VitBlock, EvaBlock) for block in blocks):
         reason = f"has blocks of type {type(blocks[0]).__name__}"
-    elif any(block.attn.gate is not None or getattr(block.attn, "num_kv_groups", 1) > 1 for block in blocks):
+    # Releases of timm whose attention cannot have gates or groups have none of these attributes.
+    elif any(getattr(block.attn, "gate", None) or getattr(block.attn, "num_kv_groups", 1) > 1 for block in blocks):
         reason = "has gated or grouped-query attention"
     if reason:
-        raise UsageError(
-            f"Encoder {spec!r} {reason}; expected a plain timm VisionTransformer or Eva, whose class token, patch "
-            "tokens and blocks the methods read. Choose e.g. timm:vit_large_patch14_dinov2.lvd142m."
-        )
+        raise _refusal(spec, reason)
     return cast("VisionTransformer | Eva", model)
+
+
+def _refusal(spec: str, reason: str) -> UsageError:
+    return UsageError(
+        f"Encoder {spec!r} {reason}; expected a plain timm VisionTransformer or Eva, whose class token, patch "
+        "tokens and blocks the methods read. Choose e.g. timm:vit_large_patch14_dinov2.lvd142m."
+    )
 
 
 def _activation(model: Any, spec: str, wanted: str | None) -> str:
