@@ -6,7 +6,7 @@ SOURCE = """
 from dataclasses import dataclass
 import torch
 from torch import nn
-from zsadbench import losses
+from zsadbench.components import losses
 from zsadbench.methods import (
     Augmentation, MethodCard, MultiStep, Prediction, Stage, TrainableMethod, TrainRecipe, register
 )
