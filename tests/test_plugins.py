@@ -142,7 +142,7 @@ def test_an_installed_package_registers_through_its_entry_point(tmp_path):
         "assert 'third_party_zsad.thirdflat' not in sys.modules\n"
         "print(card.title, methods.create('thirdflat.high').config.level)"
     )
-    root = Path(plugins.__file__).parents[1]
+    root = Path(plugins.__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={"PYTHONPATH": f"{site}:{root}", "PATH": "/usr/bin:/bin"},
