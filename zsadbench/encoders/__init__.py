@@ -166,6 +166,20 @@ def identify(spec: str, weights: Weights | None = None, random_weights: bool = F
     return demo.sha256() if spec == "demo" else tiny.sha256()
 
 
+def weight_source(spec: str) -> str:
+    """Say in words which file has the weights of a SPEC, "ships with zsadbench" if none; downloads nothing."""
+    library, name = _parse(spec, None)
+    if library == "open_clip":
+        from zsadbench.encoders import open_clip
+
+        return open_clip.source(*name.split("/"))
+    if library == "timm":
+        from zsadbench.encoders import timm
+
+        return timm.source(name)
+    return "ships with zsadbench"
+
+
 def _has_no_file(library: str, spec: str, weights: Weights | None) -> bool:
     """Tell whether the weights of a SPEC would have to be downloaded: none ship, and none are given."""
     return bool(library) and spec not in (weights or ())

@@ -87,10 +87,15 @@ def resolve(name: str, tag: str, *, spec: str, weights: Mapping[str, str | Path]
     pretrained = open_clip.get_pretrained_cfg(name, tag)
     if not pretrained and not (weights and spec in weights):
         raise UnknownName(f"pretrained tag of {name}", tag, open_clip.list_pretrained_tags_by_model(name))
+    return weight_files.resolve(spec, weights, lambda: open_clip.download_pretrained(pretrained), source(name, tag))
+
+
+def source(name: str, tag: str) -> str:
+    """Say in words which file has the weights of a model name and tag; downloads nothing."""
+    pretrained = open_clip.get_pretrained_cfg(name, tag)
     hub = str(pretrained.get("hf_hub", ""))
     wanted = f"{hub}open_clip_model.safetensors" if hub.endswith("/") else hub
-    source = f"the file {wanted} of the Hugging Face hub" if hub else f"the file {pretrained.get('url', '')}"
-    return weight_files.resolve(spec, weights, lambda: open_clip.download_pretrained(pretrained), source)
+    return f"the file {wanted} of the Hugging Face hub" if hub else f"the file {pretrained.get('url', '')}"
 
 
 def shapes(config: Mapping[str, Any]) -> dict[str, torch.Size]:

@@ -103,16 +103,26 @@ def load(name: str, *, spec: str, options: Options, weights: Mapping[str, str | 
 def resolve(name: str, *, spec: str, weights: Mapping[str, str | Path] | None) -> Path:
     """Return the weight file of a model name: the local one that `weights` names, else the download through timm."""
     pretrained = _pretrained(name)
-    hub, url = pretrained.get("hf_hub_id"), pretrained.get("url")
-    file = pretrained.get("hf_hub_filename") or "model.safetensors"
-    source = f"the file {hub}/{file} of the Hugging Face hub" if hub else f"the file {url}"
+    hub, url, file = _place(pretrained)
     if not (hub or url) and not (weights and spec in weights):
         raise WeightsError(
             f"timm has no weights for {name!r}. Choose a pretrained name, or pass --weights {spec}=PATH."
         )
     return weight_files.resolve(
-        spec, weights, lambda: download_from_hf(hub, file) if hub else download_cached_file(str(url)), source
+        spec, weights, lambda: download_from_hf(hub, file) if hub else download_cached_file(str(url)), source(name)
     )
+
+
+def source(name: str) -> str:
+    """Say in words which file has the weights of a model name; downloads nothing."""
+    hub, url, file = _place(_pretrained(name))
+    return f"the file {hub}/{file} of the Hugging Face hub" if hub else f"the file {url}"
+
+
+def _place(pretrained: Mapping[str, Any]) -> tuple[str | None, str | None, str]:
+    """Return the hub's page, or else the URL, and the file's name on the page."""
+    file = pretrained.get("hf_hub_filename") or "model.safetensors"
+    return pretrained.get("hf_hub_id"), pretrained.get("url"), file
 
 
 def config(name: str) -> dict[str, Any]:

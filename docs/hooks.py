@@ -1,0 +1,253 @@
+"""Fills the marks `<!-- generated: KIND NAME -->` of pages from cards, options and help texts: never stale, no download."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import io
+import re
+import tokenize
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import Any
+
+import typer
+from markdown.extensions.toc import slugify
+
+from zsadbench import cli, cross_dataset, datasets, encoders, listing, methods, published
+from zsadbench.protocol import Protocol
+
+MARK = re.compile(r"^<!-- generated: (\w+) ?(\w*) -->$", re.MULTILINE)
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Replace every mark of a page, and link the section marks of comments, such as §Map; called by mkdocs."""
+    text = MARK.sub(lambda mark: GENERATORS[mark[1]](*filter(None, [mark[2]])), markdown)
+    for title in sorted(re.findall(r"^## (.+)$", markdown, re.MULTILINE), key=len, reverse=True):
+        text = text.replace(f"§{title}", f"[{title}](#{slugify(title, '-')})")
+    return text
+
+
+def all_methods() -> str:
+    """Return the table of all methods, linked to their pages."""
+    rows = [
+        (f"[{row.title}]({row.name}.md)", f"`{row.name}`", row.facts["setting"], row.facts["reference"])
+        for row in listing.rows("methods")
+    ]
+    return table(("method", "name", "setting", "reference"), rows)
+
+
+def all_datasets() -> str:
+    """Return the table of all datasets and their variants."""
+    columns = ("domain", "categories", "normal", "anomalous", "levels", "licence")
+    rows = [
+        (f"`{row.name}`", row.title, *(row.facts[column] for column in columns)) for row in listing.rows("datasets")
+    ]
+    return table(("name", "dataset", *columns), rows)
+
+
+def method(name: str) -> str:
+    """Return a method's card and presets."""
+    card = methods.lookup(name)[0].card
+    facts = {
+        "Name": f"`{name}`",
+        "Paper": card.reference,
+        "Code read": f"`{card.code}`" if card.code else "none",
+        "Licence of the code": card.licence,
+        "Setting": listing.SETTINGS[card.scope],
+        "Notes": card.notes,
+    }
+    return table(("", ""), [(key, value) for key, value in facts.items() if value]) + presets(name)
+
+
+def presets(name: str) -> str:
+    """Return a table of what each preset changes of the options' defaults."""
+    found = methods.lookup(name)[0].presets
+    if len(found) == 1:
+        return ""
+    rows = [(f"`{methods.lookup(f'{name}.{preset}')[1]}`", _changes(config)) for preset, config in found.items()]
+    return "\n" + table(("preset", "options that differ from the defaults"), rows)
+
+
+def _changes(config: Any) -> str:
+    changed = [
+        f"`{field.name}={value(getattr(config, field.name))}`"
+        for field in dataclasses.fields(config)
+        if getattr(config, field.name) != field.default or field.name == "trained_on"
+    ]
+    return ", ".join(changed)
+
+
+def options(name: str) -> str:
+    """Return a method's options with their defaults and what the comments beside them say."""
+    text = ""
+    for kind in dict.fromkeys(type(config) for config in methods.lookup(name)[0].presets.values()):
+        of = "" if not text else f"\nPresets such as {_first(name, kind)} have more options:\n\n"
+        known = re.findall(r"^\| `(\w+)`", text, re.MULTILINE)
+        rows = [row for row in fields(kind) if row[0].strip("`") not in known]
+        text += of + (table(("option", "default", "meaning and source"), rows) if rows else "")
+    return text
+
+
+def _first(name: str, kind: type) -> str:
+    found = methods.lookup(name)[0].presets
+    return next(f"`{name}.{preset}`" for preset, config in found.items() if type(config) is kind)
+
+
+def protocol() -> str:
+    """Return the fields of the protocol."""
+    return table(("field", "default", "meaning"), fields(Protocol))
+
+
+def fields(kind: type) -> list[tuple[str, str, str]]:
+    """Return (name, default, comment) of each field of a dataclass, inherited ones included."""
+    comments: dict[str, str] = {}
+    for owner in reversed([base for base in kind.__mro__ if dataclasses.is_dataclass(base)]):
+        comments |= field_comments(owner)
+    return [
+        (f"`{field.name}`", code(value(field.default)), comments.get(field.name, ""))
+        for field in dataclasses.fields(kind)
+    ]
+
+
+def field_comments(kind: type) -> dict[str, str]:
+    """Return field -> the comment at the end of its line, from a class's source."""
+    source = inspect.getsource(kind)
+    comments = {
+        token.start[0]: token.string.lstrip("# ")
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    body = ast.parse(source).body[0]
+    assert isinstance(body, ast.ClassDef)
+    return {
+        node.target.id: comments.get(node.end_lineno or 0, "")
+        for node in body.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+
+
+def dataset(stem: str) -> str:
+    """Return a table of a dataset's variants."""
+    rows = []
+    for item in _datasets():
+        if item.card is not None and item.name.partition(".")[0] == stem:
+            card = item.card
+            levels = " ".join(level for level in ("image", "pixel") if getattr(card, f"{level}_level"))
+            counts = [sum(pair[label] for pair in card.expected.values()) for label in (0, 1)] if card.expected else []
+            rows.append(
+                (f"`{item.name}`", " / ".join(map(str, counts)) or "?", levels, f"`{card.mask_rule}`", card.licence)
+                + (card.source, card.notes)
+            )
+    return table(("name", "normal / anomalous", "levels", "masks", "licence", "source", "notes"), rows)
+
+
+def published_means(name: str) -> str:
+    """Return the published dataset means that stand beside measured ones, a row a preset and dataset."""
+    library = _library()
+    metrics = [(level, metric) for level in ("image", "pixel") for metric in published.METRICS[level]]
+    rows = []
+    for preset, config in methods.lookup(name)[0].presets.items():
+        full = methods.lookup(f"{name}.{preset}")[1]
+        trained_on = frozenset({config.trained_on}) if getattr(config, "trained_on", "") else frozenset()
+        for item in _datasets():
+            if getattr(config, "trained_on", "") and cross_dataset.has_seen(trained_on, item.name):
+                continue
+            keys = [
+                published.Key(full, config.encoder, getattr(config, "shots", 0), trained_on, item.name, "mean", *pair)
+                for pair in metrics
+            ]
+            numbers = [library.find(key) for key in keys]
+            if any(numbers):
+                values = [f"{number.value:g}" if number else "–" for number in numbers]
+                sources = dict.fromkeys(f"`{number.source}`" for number in numbers if number)
+                rows.append((f"`{full}`", f"`{item.name}`", *values, ", ".join(sources)))
+    heads = [f"{level} {metric.replace('_', '-')}" for level, metric in metrics]
+    return table(("method", "dataset", *heads, "source"), rows) if rows else "None is joined with measured numbers.\n"
+
+
+@cache  # a look into every dataset's source, and into thousands of numbers
+def _datasets() -> list[datasets.DatasetListing]:
+    return datasets.available()
+
+
+@cache
+def _library() -> published.Library:
+    return published.Library.read()
+
+
+def weights() -> str:
+    """Return which weight files the presets of all methods read, and where each is found."""
+    users: dict[str, dict[str, None]] = {}
+    for listed in methods.available():
+        for config in methods.lookup(listed.name)[0].presets.values():
+            for spec in (getattr(config, "encoder", ""), getattr(config, "text_encoder", "")):
+                users.setdefault(spec, {})[listed.name] = None
+    rows = [
+        (f"`{spec}`", encoders.weight_source(spec).removeprefix("the file "), ", ".join(f"`{name}`" for name in names))
+        for spec, names in users.items()
+        if spec not in ("", "demo")
+    ]
+    return table(("encoder", "file", "methods"), rows)
+
+
+def commands() -> str:
+    """Return the help of every command, from typer."""
+    return "\n".join(_command(path, command) for path, command in _walk((), typer.main.get_command(cli.app)))
+
+
+def _walk(path: tuple[str, ...], command: Any) -> Iterable[tuple[tuple[str, ...], Any]]:
+    children = getattr(command, "commands", {})
+    if not children:
+        yield path, command
+    for name, child in children.items():
+        yield from _walk((*path, name), child)
+
+
+def _command(path: Sequence[str], command: Any) -> str:
+    arguments = [one for one in command.params if one.param_type_name == "argument"]
+    rows = []
+    for one in command.params:
+        named = f"`{one.name.upper()}`" if one in arguments else ", ".join(f"`{name}`" for name in sorted(one.opts))
+        default = "" if one.default is None or one.default is False or one.default == "" else str(getattr(one.default, "value", one.default))
+        rows.append((named, "required" if one.required else code(default), one.help or ""))
+    usage = " ".join(["zsadbench", *path, *(one.name.upper() for one in arguments), "[OPTIONS]"])
+    text = f"## {' '.join(path)}\n\n```text\n{usage}\n```\n\n{inspect.cleandoc(command.help or '')}\n\n"
+    return text + table(("option", "default", "meaning"), rows)
+
+
+def value(item: Any) -> str:
+    """Return an option's value as `--set` takes it; a recipe in words."""
+    if item is dataclasses.MISSING:
+        return "required"
+    if dataclasses.is_dataclass(item):
+        stages = getattr(item, "stages", ())
+        return ", then ".join(f"{stage.epochs} epochs at {stage.lr:g}" for stage in stages) if stages else repr(item)
+    if isinstance(item, tuple):
+        return ",".join(map(value, item))
+    return f'"{item}"' if item == "" else str(item)
+
+
+def code(text: str) -> str:
+    """Return a text in code font; nothing for nothing."""
+    return f"`{text}`" if text else ""
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+GENERATORS: dict[str, Callable[..., str]] = {
+    "methods": all_methods,
+    "datasets": all_datasets,
+    "method": method,
+    "options": options,
+    "dataset": dataset,
+    "published": published_means,
+    "protocol": protocol,
+    "commands": commands,
+    "weights": weights,
+}

@@ -1,0 +1,89 @@
+"""Whatever the sources and the pages cite is there: pages and their sections, files of the checkout."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = ("zsadbench", "methods", "datasets", "tests", "benchmarks", "scripts", "results", "docs", ".github")
+TEXT = {".py", ".md", ".toml", ".json", ".yml", ".yaml", ".csv", ".css", ".cff", ".html", ".js", ""}
+PAGE = re.compile(r"docs/[\w/-]+\.md(?:#([\w-]+))?")
+FILE = re.compile(r"(?<![\w/.-])(?:zsadbench|methods|datasets|tests|benchmarks|scripts|results|docs)/[\w/.-]*\w\.\w+")
+
+
+def sources() -> Iterator[Path]:
+    """Every text file of the checkout that is ours."""
+    found = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*")] + list(ROOT.iterdir())
+    yield from sorted(path for path in found if path.is_file() and path.suffix in TEXT and path != Path(__file__))
+
+
+@cache
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="ignore")
+
+
+@cache
+def headings(page: Path) -> dict[str, str]:
+    """Heading -> anchor, as the site makes it, of a page."""
+    titles = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text_of(page), flags=re.S), re.M)
+    return {title: re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
+
+
+def own_page(path: Path) -> list[Path]:
+    """The page of the method that a file of `methods/` or its test belongs to."""
+    parts = path.relative_to(ROOT).parts
+    name = parts[1].removesuffix(".py") if parts[0] == "methods" else path.stem.removeprefix("test_")
+    pages = [page for page in (ROOT / "docs/methods").glob("*.md") if name.startswith(page.stem)]
+    return pages if parts[0] == "methods" or parts[:2] == ("tests", "methods") else []
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_page_and_section_that_a_file_cites_is_there(path: Path) -> None:
+    text = text_of(path)
+    pages = own_page(path)
+    for cited in PAGE.finditer(text):
+        page = ROOT / cited[0].partition("#")[0]
+        assert page.is_file(), f"{path} cites {cited[0]}"
+        assert not cited[1] or cited[1] in headings(page).values(), f"{path} cites {cited[0]}"
+        pages.append(page)
+    known = tuple(title for page in pages for title in headings(page))
+    for mark in re.finditer(r"^.*?§(.*)$", text, re.M):
+        if mark[1][:1].isdigit():  # a section of a paper, which is named
+            assert re.search(r"(paper|Demsar.*?) §\d", mark[0]), f"{path}: whose section is {mark[0].strip()!r}?"
+        else:
+            assert mark[1].startswith(known), f"{path}: no page that it cites has the section {mark[1][:40]!r}"
+
+
+def test_nothing_cites_pages_that_no_user_has() -> None:
+    left = [path for path in sources() if re.search(r"\bspecs(/| §)", text_of(path))]
+    assert not left
+
+
+def test_files_that_pages_and_docstrings_name_exist() -> None:
+    missing = []
+    for path in sources():
+        if path.suffix not in (".py", ".md") or path.is_relative_to(ROOT / "tests"):
+            continue
+        made = set(re.findall(r'title="([^"]+)"', text_of(path)))  # files that a page's own blocks write
+        for named in FILE.findall(text_of(path)):
+            placeholder = re.search(r"[A-Z]{3,}", named.replace("README", ""))
+            if named not in made and not placeholder and not (ROOT / named).exists():
+                missing.append(f"{path.relative_to(ROOT)}: {named}")
+    assert not missing
+
+
+def test_relative_links_of_readmes_lead_somewhere() -> None:
+    for path in [ROOT / "README.md", *ROOT.glob("*/README.md"), *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#: ]+)(?:#[^)]*)?\)", text_of(path)):
+            assert (path.parent / target).exists(), f"{path} links to {target}"
+
+
+def test_no_file_names_a_package_registry() -> None:
+    hosts = [".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("anaconda", "org"), ("npmjs", "org"))]
+    named = [path for path in sources() if any(host in text_of(path) for host in hosts)]
+    assert not named
