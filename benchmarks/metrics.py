@@ -4,7 +4,7 @@
     python benchmarks/metrics.py --quick --images 60 200 --gate 0.7
     python benchmarks/metrics.py --images 60 200
 
-The maps are synthetic (specs/metrics.md §3): noise on a ViT grid plus blobs, 70 % anomalous images with 1 to 6 defects,
+The maps are synthetic (noise on a ViT grid plus blobs), 70 % anomalous images with 1 to 6 defects,
 15 % of them missed. `distance` has the scores of a distance; `probability` is a sigmoid of the same maps: the same
 ranking with its mass near 0. Watch the ratio of CPU times: seconds depend on the machine, the ratio hardly does.
 Every row runs in a process of its own; peak memory is what the process gains over the loaded maps and masks.
@@ -226,7 +226,7 @@ def main() -> int:
 
 
 def passes(tables: dict[str, dict[str, Row]], gate: float) -> bool:
-    """Whether the exact metrics keep to the ratio and to 8 bytes a pixel (specs/metrics.md §3.5); says which do not."""
+    """Whether the exact metrics keep to the ratio and to 8 bytes a pixel (docs/metrics.md); says which do not."""
     good = True
     for load, rows in tables.items():
         ratio = rows[EXACT].seconds / rows[SORT].seconds

@@ -1,4 +1,4 @@
-"""BrainMRI: 253 slices with and without tumour, no masks: as on Kaggle, or rearranged (specs/datasets.md §17).
+"""BrainMRI: 253 slices with and without tumour, no masks: as on Kaggle, or rearranged (docs/datasets/brain.md).
 
 The part that Bayes-PFL kept: xiaozhen228/Bayes-PFL@49ca9a9 dataset/datasets/BrainMRI.py.
 """

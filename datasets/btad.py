@@ -1,6 +1,6 @@
 """BTAD in the official layout (mixed file types), anomalib's all-PNG copy or Bayes-PFL's rearranged one.
 
-Layouts: specs/datasets.md §4; Bayes-PFL's folder names: xiaozhen228/Bayes-PFL@8f155a0 dataset/datasets/BTAD.py.
+Layouts: docs/datasets/btad.md; Bayes-PFL's folder names: xiaozhen228/Bayes-PFL@8f155a0 dataset/datasets/BTAD.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""CVC-ClinicDB: 612 frames with polyps, official, on Kaggle, or rearranged (specs/datasets.md §12)."""
+"""CVC-ClinicDB: 612 frames with polyps, official, on Kaggle, or rearranged (docs/datasets/polyps.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CVC-ColonDB: 380 frames with polyps, in the copies that still exist (specs/datasets.md §11)."""
+"""CVC-ColonDB: 380 frames with polyps, in the copies that still exist (docs/datasets/polyps.md)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """DAGM 2007: the official test part, AdaCLIP's balanced copy, or Bayes-PFL's 7 re-annotated classes.
 
-Layouts: specs/datasets.md §8. `Labels.txt` has the labels; normal images have no mask file.
+Layouts: docs/datasets/dagm.md. `Labels.txt` has the labels; normal images have no mask file.
 """
 
 from __future__ import annotations

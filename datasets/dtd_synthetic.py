@@ -1,4 +1,4 @@
-"""DTD-Synthetic in the official layout, which is MVTec AD's, or renamed by Bayes-PFL (specs/datasets.md §9).
+"""DTD-Synthetic in the official layout, which is MVTec AD's, or renamed by Bayes-PFL (docs/datasets/dtd_synthetic.md).
 
 Bayes-PFL's names: xiaozhen228/Bayes-PFL@49ca9a9 dataset/datasets/DTD.py.
 """

@@ -1,4 +1,4 @@
-"""EndoTect 2020, segmentation test part: 200 frames with polyps (specs/datasets.md §14)."""
+"""EndoTect 2020, segmentation test part: 200 frames with polyps (docs/datasets/polyps.md)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Your own images: a folder in MVTec AD's layout, or an index file (CSV, JSONL, meta.json).
 
 `--datasets folder=PATH`. Results are filed under `folder.NAME`, where NAME is the folder's name or, for an index file,
-FOLDER.FILE, so that two of them do not share records. Layouts and index dialects: specs/datasets.md §1 and §2.
+FOLDER.FILE, so that two of them do not share records. Layouts and index files: docs/datasets/own.md.
 """
 
 from __future__ import annotations

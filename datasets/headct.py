@@ -1,4 +1,4 @@
-"""HeadCT: 200 slices with and without haemorrhage, no masks: raw, or rearranged (specs/datasets.md §16)."""
+"""HeadCT: 200 slices with and without haemorrhage, no masks: raw, or rearranged (docs/datasets/brain.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ISIC 2016 task 1, test part: skin lesions (specs/datasets.md §10)."""
+"""ISIC 2016 task 1, test part: skin lesions (docs/datasets/isic.md)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """KolektorSDD ("KSDD", "SDD"): whole images, strips of them, or rearranged copies. Not KolektorSDD2, which is `ksdd2`.
 
-Layouts: specs/datasets.md §7. The strips: caoyunkang/AdaCLIP@dcddb86 data_preprocess/sdd-pre.py.
+Layouts: docs/datasets/kolektor.md. The strips: caoyunkang/AdaCLIP@dcddb86 data_preprocess/sdd-pre.py.
 """
 
 from __future__ import annotations

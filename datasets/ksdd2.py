@@ -1,4 +1,4 @@
-"""KolektorSDD2: the official flat folders, or Bayes-PFL's crops (specs/datasets.md §6). KolektorSDD is `ksdd`."""
+"""KolektorSDD2: the official flat folders, or Bayes-PFL's crops (docs/datasets/kolektor.md). KolektorSDD is `ksdd`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class KSDD2(TreeDataset):
             nouns={"ksdd2": "metal surface"},
             expected={"ksdd2": (894, 110)},
             expected_train={"ksdd2": 2085},
-            downloads=(  # two public loaders agree on the checksum (specs/datasets.md §6)
+            downloads=(  # two public loaders agree on the checksum (docs/datasets/kolektor.md)
                 ("https://go.vicos.si/kolektorsdd2", "md5:1ed0f628122776ace4965afa30dfe316", 0),
             ),
             notes="The Dual-Anchor supplementary cites this set under 'KSDD2', but its text describes KSDD (399 "

@@ -1,4 +1,4 @@
-"""Kvasir-SEG: 1000 frames with polyps (specs/datasets.md §13)."""
+"""Kvasir-SEG: 1000 frames with polyps (docs/datasets/polyps.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MPDD, in the official layout, which is MVTec AD's (specs/datasets.md §4b)."""
+"""MPDD, in the official layout, which is MVTec AD's (docs/datasets/mpdd.md)."""
 
 from __future__ import annotations
 

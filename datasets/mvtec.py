@@ -1,6 +1,6 @@
 """MVTec AD in the official layout or rearranged by Bayes-PFL; categories that are not there are left out.
 
-Layouts: specs/datasets.md §2, and xiaozhen228/Bayes-PFL@8f155a0 (its copies name images `mvtec_DEFECT_NNNNNN.bmp` in
+Layouts: docs/datasets/mvtec.md, and xiaozhen228/Bayes-PFL@8f155a0 (its copies name images `mvtec_DEFECT_NNNNNN.bmp` in
 `test/anomaly`).
 """
 

@@ -1,4 +1,4 @@
-"""MVTec AD 2, official layout, public test part (specs/datasets.md §19)."""
+"""MVTec AD 2, official layout, public test part (docs/datasets/mvtec.md)."""
 
 from __future__ import annotations
 

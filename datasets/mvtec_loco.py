@@ -1,4 +1,4 @@
-"""MVTec LOCO AD, official layout: a folder of masks for every anomalous image (specs/datasets.md §19)."""
+"""MVTec LOCO AD, official layout: a folder of masks for every anomalous image (docs/datasets/mvtec.md)."""
 
 from __future__ import annotations
 

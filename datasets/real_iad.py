@@ -1,4 +1,4 @@
-"""Real-IAD: images by category, and one JSON file a category with the split (specs/datasets.md §19).
+"""Real-IAD: images by category, and one JSON file a category with the split (docs/datasets/real_iad.md).
 
 A row of `train` or `test` has anomaly_class ("OK" is normal), image_path and mask_path, below the category's folder.
 """

@@ -1,4 +1,4 @@
-"""RSDDs, rail surfaces: the raw images, or Bayes-PFL's crops (specs/datasets.md §5)."""
+"""RSDDs, rail surfaces: the raw images, or Bayes-PFL's crops (docs/datasets/rsdd.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TN3K, test part: 614 ultrasound images with thyroid nodules (specs/datasets.md §15)."""
+"""TN3K, test part: 614 ultrasound images with thyroid nodules (docs/datasets/tn3k.md)."""
 
 from __future__ import annotations
 

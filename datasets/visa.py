@@ -1,6 +1,6 @@
 """VisA, one-class protocol: the official tar with its split file, or copies that were rearranged into MVTec's tree.
 
-Layouts: specs/datasets.md §3; spot-diff's and anomalib's copies lie in `VisA_pytorch/1cls` and `visa_pytorch`.
+Layouts: docs/datasets/visa.md; spot-diff's and anomalib's copies lie in `VisA_pytorch/1cls` and `visa_pytorch`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fills the marks `<!-- generated: KIND NAME -->` of pages from cards, options and help texts: never stale, no download."""
+"""Fills the marks `<!-- generated: KIND NAME -->` of pages from cards, options and help texts; downloads nothing."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ from typing import Any
 import typer
 from markdown.extensions.toc import slugify
 
-from zsadbench import cli, cross_dataset, datasets, encoders, listing, methods, published
+from zsadbench import datasets, encoders, methods
+from zsadbench.cli import listing
+from zsadbench.cli.main import app
 from zsadbench.protocol import Protocol
+from zsadbench.records import published
+from zsadbench.training import cross_dataset
 
 MARK = re.compile(r"^<!-- generated: (\w+) ?(\w*) -->$", re.MULTILINE)
 
@@ -137,8 +141,15 @@ def dataset(stem: str) -> str:
             levels = " ".join(level for level in ("image", "pixel") if getattr(card, f"{level}_level"))
             counts = [sum(pair[label] for pair in card.expected.values()) for label in (0, 1)] if card.expected else []
             rows.append(
-                (f"`{item.name}`", " / ".join(map(str, counts)) or "?", levels, f"`{card.mask_rule}`", card.licence)
-                + (card.source, card.notes)
+                (
+                    f"`{item.name}`",
+                    " / ".join(map(str, counts)) or "?",
+                    levels,
+                    f"`{card.mask_rule}`",
+                    card.licence,
+                    card.source,
+                    card.notes,
+                )
             )
     return table(("name", "normal / anomalous", "levels", "masks", "licence", "source", "notes"), rows)
 
@@ -194,7 +205,7 @@ def weights() -> str:
 
 def commands() -> str:
     """Return the help of every command, from typer."""
-    return "\n".join(_command(path, command) for path, command in _walk((), typer.main.get_command(cli.app)))
+    return "\n".join(_command(path, command) for path, command in _walk((), typer.main.get_command(app)))
 
 
 def _walk(path: tuple[str, ...], command: Any) -> Iterable[tuple[tuple[str, ...], Any]]:
@@ -210,8 +221,14 @@ def _command(path: Sequence[str], command: Any) -> str:
     rows = []
     for one in command.params:
         named = f"`{one.name.upper()}`" if one in arguments else ", ".join(f"`{name}`" for name in sorted(one.opts))
-        default = "" if one.default is None or one.default is False or one.default == "" else str(getattr(one.default, "value", one.default))
-        rows.append((named, "required" if one.required else code(default), one.help or ""))
+        default = str(getattr(one.default, "value", one.default))
+        rows.append(
+            (
+                named,
+                "required" if one.required else code("" if default in ("None", "False") else default),
+                one.help or "",
+            )
+        )
     usage = " ".join(["zsadbench", *path, *(one.name.upper() for one in arguments), "[OPTIONS]"])
     text = f"## {' '.join(path)}\n\n```text\n{usage}\n```\n\n{inspect.cleandoc(command.help or '')}\n\n"
     return text + table(("option", "default", "meaning"), rows)

@@ -1,7 +1,7 @@
 """ACR: a small network whose batch norms adapt to the images of a category; anomalies end up far from its centre.
 
 Paper: Li et al., "Zero-Shot Anomaly Detection via Batch Normalization", NeurIPS 2023, arXiv 2302.07849; code read:
-aodongli/zero-shot-ad-via-batch-norm@54f1a60 (specs/methods/acr.md, whose §16 overrides). Each position of the feature
+aodongli/zero-shot-ad-via-batch-norm@54f1a60 (docs/methods/acr.md). Each position of the feature
 map is a task of its own: the network sees that position of all test images of a category, and its batch norms always
 normalise with what they see. Not reproduced: the crop of the centre (224 of 256 pixels; here the image is resized to
 224, so that maps cover it), and leave-one-class-out training on MVTec AD (here the classes of another dataset).
@@ -38,18 +38,18 @@ BLOCK_ELEMENTS = 2**25  # vectors' values that pass the network at once: 128 MiB
 
 @dataclass(frozen=True)
 class AcrConfig(EncoderConfig):
-    """Options; sources are sections of specs/methods/acr.md."""
+    """Options; sources are sections of docs/methods/acr.md."""
 
-    encoder: str = "timm:wide_resnet50_2.tv_in1k"  # §2; torchvision's weights
-    layer: int | None = None  # None: the third of four stages, as layer3 of a ResNet (§2)
-    layers: int = 5  # linear layers with batch norm and ReLU, each half as wide as its input (§4)
-    output: int = 32  # width of the space with the centre (§4)
-    noise: float = 0.1  # standard deviation of what makes a pseudo-anomaly of a vector (§5, §8)
-    seed: int = 0  # of the noise at test; the score depends on it (§5)
-    align_corners: bool = False  # §5
-    sigma: float = 4.0  # §7
+    encoder: str = "timm:wide_resnet50_2.tv_in1k"  # §Encoder; torchvision's weights
+    layer: int | None = None  # None: the third of four stages, as layer3 of a ResNet (§Encoder)
+    layers: int = 5  # linear layers with batch norm and ReLU, each half as wide as its input (§Image side)
+    output: int = 32  # width of the space with the centre (§Image side)
+    noise: float = 0.1  # standard deviation of what makes a pseudo-anomaly of a vector (§Map, §Training)
+    seed: int = 0  # of the noise at test; the score depends on it (§Map)
+    align_corners: bool = False  # §Map
+    sigma: float = 4.0  # §Smoothing
     trained_on: str = "visa"  # dataset of the checkpoint
-    recipe: TrainRecipe = TrainRecipe((Stage(epochs=50, lr=3e-4),), batch_size=32 * 30, groups=32)  # §8
+    recipe: TrainRecipe = TrainRecipe((Stage(epochs=50, lr=3e-4),), batch_size=32 * 30, groups=32)  # §Training
 
 
 @register
@@ -92,7 +92,7 @@ class Acr(TrainableMethod):
         return Network(self.encoder.layer_shape(self.layer)[1], self.config.layers, self.config.output)
 
     def draw(self, module: Network, generator: torch.Generator) -> None:
-        """Draw weights as the code does (§4)."""
+        """Draw weights as the code does (§Image side)."""
         module.draw(generator)
 
     def own_names(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -108,7 +108,7 @@ class Acr(TrainableMethod):
         return self.normalised(self.distances(torch.cat(tokens), torch.cat(noise)))
 
     def distances(self, tokens: Tensor, noise: Tensor) -> Tensor:
-        """Return the squared distance to the centre of each position: tokens and noise [N, L, D] -> [N, g, g] (§5)."""
+        """Return each position's squared distance to the centre: tokens and noise [N, L, D] -> [N, g, g] (§Map)."""
         network, side = self.ready(), math.isqrt(tokens.shape[1])
         at_once = max(1, BLOCK_ELEMENTS // (2 * tokens[:, 0].numel()))
         found = []
@@ -118,7 +118,7 @@ class Acr(TrainableMethod):
         return torch.cat(found).mT.unflatten(1, (side, side))
 
     def normalised(self, maps: Tensor) -> Prediction:
-        """Scale maps [N, g, g] so that finished ones span 0..1; scores are the finished maps' maxima (§5, §6)."""
+        """Scale maps [N, g, g] so that finished ones span 0..1; scores are the finished maps' maxima (§Map)."""
         finished = finish(maps, self, self.encoder.size)
         lowest = finished.min()
         span = (finished.max() - lowest).clamp_min(torch.finfo(maps.dtype).tiny)
@@ -126,7 +126,7 @@ class Acr(TrainableMethod):
         return Prediction((finished.amax(dim=(1, 2)) - lowest) / span, (maps - lowest) / span)
 
     def loss(self, batch: TrainingBatch, labels: Tensor, masks: Tensor, stage: str = "") -> dict[str, Tensor]:
-        """Return the mean loss of as many tasks as the batch has groups, each at a position of its own (§8)."""
+        """Return the mean loss of as many tasks as the batch has groups, each at a position of its own (§Training)."""
         tokens = batch.features(self.encoder, self.request).tokens(self.layer)
         groups = tokens.unflatten(0, (self.recipe.groups, -1))  # [tasks, k, L, D]
         tasks = torch.arange(len(groups), device=tokens.device)
@@ -139,7 +139,7 @@ class Acr(TrainableMethod):
 
 
 class Network(nn.Module):
-    """Vectors to squared distances from a learned centre, under the official names (§4)."""
+    """Vectors to squared distances from a learned centre, under the official names (§Image side)."""
 
     def __init__(self, width: int, layers: int, output: int) -> None:
         """Make `layers` linear layers with batch norm and ReLU, each half as wide, then one to `output`."""
@@ -191,12 +191,12 @@ class TaskNorm(nn.Module):
 
 
 def with_pseudo_anomalies(vectors: Tensor, noise: Tensor, scale: float) -> Tensor:
-    """Return vectors followed by their noisy copies: twice [..., N, D] -> [..., 2 N, D] (§5)."""
+    """Return vectors followed by their noisy copies: twice [..., N, D] -> [..., 2 N, D] (§Map)."""
     return torch.cat([vectors, vectors + scale * noise], dim=-2)
 
 
 def task_loss(distances: Tensor, pseudo: Tensor) -> Tensor:
-    """Return the mean of the distances, inverted where `pseudo` marks a noisy copy; both [tasks, 2 k] (§8)."""
+    """Return the mean of the distances, inverted where `pseudo` marks a noisy copy; both [tasks, 2 k] (§Training)."""
     return torch.where(pseudo, 1 / distances, distances).mean()
 
 

@@ -1,8 +1,8 @@
 """AnomalyCLIP: learned prompts that name no class, deep text prompts, and a local path of value-value attention (DPAM).
 
 Paper: Zhou et al., "AnomalyCLIP: Object-agnostic Prompt Learning for Zero-shot Anomaly Detection", ICLR 2024, arXiv
-2310.18961; code read: zqhang/AnomalyCLIP@45ed4dd (specs/methods/anomalyclip.md). Not reproduced: the maps of four
-layers that were all the last one's (presets multi_* sum four real ones, §10), and repeated resizing of position
+2310.18961; code read: zqhang/AnomalyCLIP@45ed4dd (docs/methods/anomalyclip.md). Not reproduced: the maps of four
+layers that were all the last one's (presets multi_* sum four real ones, §Paper and code), repeated resizing of position
 embeddings. Official checkpoints bring their own embeddings of the prompts' words, which are CLIP's: ours are read.
 """
 
@@ -35,40 +35,40 @@ from zsadbench.methods import (
     register,
 )
 
-ENDINGS = ("object.", "damaged object.")  # of the normal and the abnormal sentence (§3)
-CHECKPOINT_KEY = "prompt_learner"  # where the official .pth keeps the tensors (§9)
-UNREAD = ("token_prefix_", "token_suffix_", "tokenized_prompts_", "compound_prompt_projections.")  # in it (§3, §9)
+ENDINGS = ("object.", "damaged object.")  # of the normal and the abnormal sentence (§Text)
+CHECKPOINT_KEY = "prompt_learner"  # where the official .pth keeps the tensors (§Checkpoints)
+UNREAD = ("token_prefix_", "token_suffix_", "tokenized_prompts_", "compound_prompt_projections.")  # (§Checkpoints)
 
 
 @dataclass(frozen=True)
 class AnomalyClipConfig(EncoderConfig):
-    """Options; sources are sections of specs/methods/anomalyclip.md."""
+    """Options; sources are sections of docs/methods/anomalyclip.md."""
 
-    encoder: str = "open_clip:ViT-L-14-336/openai"  # §2
-    size: int | None = 518  # §2
-    activation: Literal["gelu", "quickgelu"] | None = "quickgelu"  # §2
-    pos_embed: Literal["bicubic_antialias", "bicubic", "bilinear"] = "bilinear"  # §2
+    encoder: str = "open_clip:ViT-L-14-336/openai"  # §Encoder
+    size: int | None = 518  # §Encoder
+    activation: Literal["gelu", "quickgelu"] | None = "quickgelu"  # §Encoder
+    pos_embed: Literal["bicubic_antialias", "bicubic", "bilinear"] = "bilinear"  # §Encoder
     layers: tuple[int, ...] | None = None  # whose maps are summed; None: `stages` at equal depth
-    stages: int = 1  # 1 is the last layer, as published; 4 is 6,12,18,24 of 24 (§10, §11)
-    dpam_blocks: int | None = None  # last blocks with a local path, 0: none; None: from a quarter on, 6..24 of 24 (§4)
-    context: int = 12  # learned vectors of a sentence (§3)
-    deep_depth: int | None = None  # text blocks that read learned vectors; None: three quarters, 9 of 12 (§3)
-    deep_length: int = 4  # learned vectors that each of these reads, the first aside (§3)
-    half_deep_prompts: bool = True  # round those through float16, as the code does (§10)
-    image_norm: bool = False  # the tower's final norm before the class token's projection; the code has none (§4, §11)
-    temperature: float = 0.07  # §5, §6
-    local_weight: float = 4.0  # of the maps' losses, lambda (§8)
-    align_corners: bool = False  # §5
-    sigma: float = 4.0  # §7
+    stages: int = 1  # 1 is the last layer, as published; 4 is 6,12,18,24 of 24 (§Paper and code, §Choices)
+    dpam_blocks: int | None = None  # last blocks with a local path, 0: none; None: from a quarter on (§Image side)
+    context: int = 12  # learned vectors of a sentence (§Text)
+    deep_depth: int | None = None  # text blocks that read learned vectors; None: three quarters, 9 of 12 (§Text)
+    deep_length: int = 4  # learned vectors that each of these reads, the first aside (§Text)
+    half_deep_prompts: bool = True  # round those through float16, as the code does (§Paper and code)
+    image_norm: bool = False  # final norm before the class token's projection; the code has none (§Image side)
+    temperature: float = 0.07  # §Map, §Image score
+    local_weight: float = 4.0  # of the maps' losses, lambda (§Training)
+    align_corners: bool = False  # §Map
+    sigma: float = 4.0  # §Smoothing
     trained_on: str = "visa"  # dataset of the checkpoint
-    recipe: TrainRecipe = TrainRecipe((Stage(epochs=15, lr=1e-3, betas=(0.5, 0.999)),), batch_size=8)  # §8
+    recipe: TrainRecipe = TrainRecipe((Stage(epochs=15, lr=1e-3, betas=(0.5, 0.999)),), batch_size=8)  # §Training
 
 
 @register
 class AnomalyClip(TrainableMethod):
     """One normal and one abnormal sentence for all classes; presets name the dataset that they were trained on.
 
-    The official folder 9_12_4_multiscale is `visa`; 9_12_4_multiscale_visa was trained on MVTec AD and is `mvtec` (§9).
+    Of the official folders, 9_12_4_multiscale is `visa` and 9_12_4_multiscale_visa is `mvtec` (§Checkpoints).
     """
 
     card = MethodCard(
@@ -76,7 +76,7 @@ class AnomalyClip(TrainableMethod):
         reference="Zhou et al., ICLR 2024, arXiv 2310.18961",
         scope="image",
         code="zqhang/AnomalyCLIP@45ed4dd",
-        notes="The published results are those of the last layer alone (specs §10); the image embedding skips CLIP's "
+        notes="The published results are those of the last layer alone; the image embedding skips CLIP's "
         "final norm, as in the code. Official folders are named after the dataset that was tested, not trained on.",
     )
     presets = {
@@ -114,11 +114,11 @@ class AnomalyClip(TrainableMethod):
         self._known: tuple[Tensor, Tensor] | None = None  # weights, and the text features that they give
 
     def new_module(self) -> PromptLearner:
-        """Return the learned vectors (§3)."""
+        """Return the learned vectors (§Text)."""
         return PromptLearner(self.config.context, self.deep_depth - 1, self.config.deep_length, self.text.width)
 
     def draw(self, module: PromptLearner, generator: torch.Generator) -> None:
-        """Draw all vectors from N(0, 0.02^2) (§3)."""
+        """Draw all vectors from N(0, 0.02^2) (§Text)."""
         for parameter in module.parameters():
             nn.init.normal_(parameter, std=0.02, generator=generator)
 
@@ -128,13 +128,13 @@ class AnomalyClip(TrainableMethod):
         return {key: tensor for key, tensor in named.items() if not key.startswith(UNREAD)}
 
     def predict(self, batch: Batch) -> Prediction:
-        """Score B images: scores [B] in 0..1, maps [B, g, g] in 0..number of layers (§5, §6)."""
+        """Score B images: scores [B] in 0..1, maps [B, g, g] in 0..number of layers (§Map, §Image score)."""
         features, text = batch.features(self.encoder, self.request), self.text_features()
         maps = torch.stack(self.patch_probabilities(features, text)).sum(dim=0)
         return Prediction(self.image_logits(features, text).softmax(dim=1)[:, 1], maps)
 
     def loss(self, batch: TrainingBatch, labels: Tensor, masks: Tensor, stage: str = "") -> dict[str, Tensor]:
-        """Return the cross-entropy of the image score, and the weighted focal and Dice losses of all maps (§8)."""
+        """Return the cross-entropy of the image score, and weighted focal and Dice losses of all maps (§Training)."""
         features, text = batch.features(self.encoder, self.request), self.encode_prompts()
         maps = [
             resize_maps(grid, self.encoder.size, self.align_corners)
@@ -157,7 +157,7 @@ class AnomalyClip(TrainableMethod):
         return self._known[1]
 
     def encode_prompts(self) -> Tensor:
-        """Return the unit text features [2, J] [normal, abnormal] of all images; differentiable (§3).
+        """Return the unit text features [2, J] [normal, abnormal] of all images; differentiable (§Text).
 
         Raises NeedsCheckpoint.
         """
@@ -170,11 +170,11 @@ class AnomalyClip(TrainableMethod):
         return unit(self.text.encode_embeddings(prompts, ids.argmax(dim=1), deep_prompts(deep)))
 
     def image_logits(self, features: Features, text: Tensor) -> Tensor:
-        """Return the scaled cosines of the image embedding with text [2, J]: [B, 2] [normal, abnormal] (§4, §6)."""
+        """Return the scaled cosines of the images with text [2, J]: [B, 2] [normal, abnormal] (§Image score)."""
         return unit(self.image_embedding(features)) @ text.T / self.config.temperature
 
     def image_embedding(self, features: Features) -> Tensor:
-        """Return the projected class token, as a rule without the norm that CLIP has there: [B, J] (§4)."""
+        """Return the projected class token, as a rule without the norm that CLIP has there: [B, J] (§Image side)."""
         if self.config.image_norm:
             return features.embedding
         projection = self.encoder.tower.projection
@@ -182,13 +182,13 @@ class AnomalyClip(TrainableMethod):
             return features.class_token if projection is None else projection(features.class_token).float()
 
     def patch_probabilities(self, features: Features, text: Tensor) -> list[Tensor]:
-        """Return the patches' abnormal probability, one [B, g, g] a layer; the softmax precedes upsampling (§5)."""
+        """Return the patches' abnormal probability, one [B, g, g] a layer; the softmax precedes upsampling (§Map)."""
         patches = [self.encoder.project(self.local_tokens(features, layer)) for layer in self.layers]
         logits = [abnormal_logit(unit(tokens), text, 1 / self.config.temperature) for tokens in patches]
         return [logit.sigmoid().unflatten(1, (self.encoder.grid, self.encoder.grid)) for logit in logits]
 
     def local_tokens(self, features: Features, layer: int) -> Tensor:
-        """Return the patch tokens of the local path after a block, of CLIP where none has started: [B, L, D] (§4)."""
+        """Return the patch tokens of the local path after a block, else of CLIP: [B, L, D] (§Image side)."""
         if layer < self.first:
             return features.tokens(layer)
         return features.vv_path(self.first, layer)[:, self.encoder.prefixes :]
@@ -202,7 +202,7 @@ class AnomalyClip(TrainableMethod):
 
 
 class PromptLearner(nn.Module):
-    """The learned vectors under the official names (§9)."""
+    """The learned vectors under the official names (§Checkpoints)."""
 
     def __init__(self, context: int, deep: int, deep_length: int, width: int) -> None:
         """Make `context` vectors of each sentence, and `deep` times `deep_length` that both share."""

@@ -2,7 +2,7 @@
 
 Paper: Chen et al., "APRIL-GAN: A Zero-/Few-Shot Anomaly Classification and Segmentation Method for CVPR 2023 VAND
 Workshop Challenge Tracks 1&2", arXiv 2305.17382; code read: ByChelsea/VAND-APRIL-GAN@f13b8a6
-(specs/methods/april_gan.md). Not reproduced: fp16 autocast; few-shot references are drawn without replacement.
+(docs/methods/april_gan.md). Not reproduced: fp16 autocast; few-shot references are drawn without replacement.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ from zsadbench.methods import (
     register,
 )
 
-CHECKPOINT_KEY = "trainable_linearlayer"  # where the official .pth keeps the layers (§9)
+CHECKPOINT_KEY = "trainable_linearlayer"  # where the official .pth keeps the layers (§Checkpoints)
 
 
 @dataclass(frozen=True)
 class AprilGanConfig(EncoderConfig):
-    """Options; sources are sections of specs/methods/april_gan.md."""
+    """Options; sources are sections of docs/methods/april_gan.md."""
 
-    encoder: str = "open_clip:ViT-L-14-336/openai"  # §2
-    size: int | None = 518  # §2
-    activation: Literal["gelu", "quickgelu"] | None = "gelu"  # what the released weights were trained with (§11)
-    layers: tuple[int, ...] | None = None  # None: four at equal depth, 6,12,18,24 of 24 blocks (§4)
-    logit_scale: float = 100.0  # §5, §6
-    noun: Literal["raw", "readable"] = "raw"  # folder name, or the dataset's noun (§11)
-    shots: int = 0  # normal reference images; more than 0 adds the patch memories (§5)
-    few_shot_score: Literal["minmax", "bounded"] = "minmax"  # how the map's peak joins the image score (§6, §11)
-    align_corners: bool = True  # §5
-    sigma: float = 0.0  # §7
+    encoder: str = "open_clip:ViT-L-14-336/openai"  # §Encoder
+    size: int | None = 518  # §Encoder
+    activation: Literal["gelu", "quickgelu"] | None = "gelu"  # what the released weights were trained with (§Choices)
+    layers: tuple[int, ...] | None = None  # None: four at equal depth, 6,12,18,24 of 24 blocks (§Image side)
+    logit_scale: float = 100.0  # §Map, §Image score
+    noun: Literal["raw", "readable"] = "raw"  # folder name, or the dataset's noun (§Choices)
+    shots: int = 0  # normal reference images; more than 0 adds the patch memories (§Map)
+    few_shot_score: Literal["minmax", "bounded"] = "minmax"  # how the map's peak joins the score (§Image score)
+    align_corners: bool = True  # §Map
+    sigma: float = 0.0  # §Smoothing
     trained_on: str = "visa"  # dataset of the checkpoint; official files do not say it
-    recipe: TrainRecipe = TrainRecipe((Stage(epochs=15, lr=1e-3, betas=(0.5, 0.999)),), batch_size=8)  # §8, on VisA
+    recipe: TrainRecipe = TrainRecipe((Stage(epochs=15, lr=1e-3, betas=(0.5, 0.999)),), batch_size=8)  # §Training
 
 
 @register
@@ -65,17 +65,17 @@ class AprilGan(TrainableMethod):
         reference="Chen et al., VAND 2023, arXiv 2305.17382",
         scope="image",
         code="ByChelsea/VAND-APRIL-GAN@f13b8a6",
-        notes="The released weights were trained with the prompts of one class for each mixed batch (specs §10).",
+        notes="The released weights were trained with the prompts of one class for each mixed batch.",
     )
     presets = {
         "visa": AprilGanConfig(),
         "mvtec": AprilGanConfig(
             trained_on="mvtec",
-            recipe=TrainRecipe((Stage(epochs=3, lr=1e-3, betas=(0.5, 0.999)),), batch_size=8, mosaic=0.2),  # §8
+            recipe=TrainRecipe((Stage(epochs=3, lr=1e-3, betas=(0.5, 0.999)),), batch_size=8, mosaic=0.2),  # §Training
         ),
         "demo": AprilGanConfig(
             trained_on="demo.train",
-            recipe=TrainRecipe((Stage(epochs=4, lr=1e-2, betas=(0.5, 0.999)),), batch_size=8),  # specs/demo.md §9.3
+            recipe=TrainRecipe((Stage(epochs=4, lr=1e-2, betas=(0.5, 0.999)),), batch_size=8),  # docs/demo.md#use
         ),
     }
     free_options = frozenset({"shots", "few_shot_score", "align_corners", "sigma"})
@@ -95,11 +95,11 @@ class AprilGan(TrainableMethod):
         return "category" if self.shots and self.config.few_shot_score == "minmax" else "image"
 
     def new_module(self) -> StageLayers:
-        """Return one linear layer a stage (§4, §9)."""
+        """Return one linear layer a stage (§Image side, §Checkpoints)."""
         return StageLayers(len(self.layers), self.encoder.width, self.encoder.joint_width)
 
     def draw(self, module: StageLayers, generator: torch.Generator) -> None:
-        """Draw layers as torch's `Linear` does by default (§4)."""
+        """Draw layers as torch's `Linear` does by default (§Image side)."""
         module.draw(generator)
 
     def own_names(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -109,15 +109,16 @@ class AprilGan(TrainableMethod):
         return official or tensors
 
     def remember(self, references: Batch) -> None:
-        """Keep the unit patch tokens of the normal reference images of the next category, a memory a layer (§5)."""
+        """Keep the unit patch tokens of the normal reference images of the next category, a memory a layer (§Map)."""
         features = references.features(self.encoder, FeatureRequest(tokens=self.request.tokens))
         self.memory = references.category, [unit(features.tokens(layer)).flatten(0, 1) for layer in self.layers]
 
     def predict(self, batch: Batch) -> Prediction:
         """Score B images of one category: scores [B] in 0..1, maps [B, S, S].
 
-        Zero-shot, scores are CLIP's own and ignore the maps (§6), which are in 0..number of layers (§5). Few-shot, maps
-        add the distances to the memories, and scores are the mean of CLIP's own and of the map's scaled maximum.
+        Zero-shot, scores are CLIP's own and ignore the maps (§Image score), which are in 0..number of layers (§Map).
+        Few-shot, maps add the distances to the memories, and scores are the mean of CLIP's own and of the map's scaled
+        maximum.
         """
         text = self.text(batch.category)
         parts = [self.score_part(part, text) for part in batch.split()]
@@ -135,7 +136,7 @@ class AprilGan(TrainableMethod):
         return probability, zero_shot + self.memory_map(features, batch.category) if self.shots else zero_shot
 
     def memory_map(self, features: Features, category: Category) -> Tensor:
-        """Return the distance of each patch to its nearest reference patch, a sum over layers: [B, S, S] (§5)."""
+        """Return the distance of each patch to its nearest reference patch, a sum over layers: [B, S, S] (§Map)."""
         if self.memory is None or self.memory[0] != category:
             raise UsageError(
                 f"{self.name or 'april_gan'} with shots={self.shots} knows no references of category "
@@ -151,8 +152,8 @@ class AprilGan(TrainableMethod):
     def scaled_peak(self, maps: Tensor) -> Tensor:
         """Return the maximum of each few-shot map [N, S, S] in 0..1: [N].
 
-        "minmax" scales over the images given, the whole category (§6). "bounded" is ours, for an image alone (§11): it
-        divides by twice the number of layers, what probabilities and distances of vectors at right angles add up to.
+        "minmax" scales over the images given, the whole category (§Image score). "bounded" is ours, for an image alone:
+        it divides by twice the number of layers, what probabilities and distances of vectors at right angles add up to.
         """
         peaks = maps.amax(dim=(1, 2))
         if self.config.few_shot_score == "bounded":
@@ -160,7 +161,7 @@ class AprilGan(TrainableMethod):
         return minmax(peaks)
 
     def loss(self, batch: TrainingBatch, labels: Tensor, masks: Tensor, stage: str = "") -> dict[str, Tensor]:
-        """Return focal and Dice loss of every stage's map, each a sum over the stages (§8)."""
+        """Return focal and Dice loss of every stage's map, each a sum over the stages (§Training)."""
         tokens = batch.features(self.encoder, FeatureRequest(tokens=self.request.tokens))
         text = torch.stack([self.text(category) for category in batch.categories])
         return stage_losses(
@@ -172,7 +173,7 @@ class AprilGan(TrainableMethod):
 
         text: [2, J] for all images, or [B, 2, J].
 
-        Logits are upsampled before the softmax (specs/methods/april_gan.md §5).
+        Logits are upsampled before the softmax (docs/methods/april_gan.md, §Map).
         """
         mapped = self.ready()(tokens, stage)
         return stage_map(mapped, text, self.encoder, self.config.logit_scale, self.align_corners)

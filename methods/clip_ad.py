@@ -1,9 +1,9 @@
 """CLIP-AD: SDP, a value-value attention path in four stages, needs no training; SDP+ adds trained linear layers.
 
 Paper: Chen et al., "CLIP-AD: A Language-Guided Staged Dual-Path Model for Zero-shot Anomaly Detection", arXiv
-2311.00453; code read: ByChelsea/CLIP-AD@f004973 (specs/methods/clip_ad_sdp.md, rvs.md). Where paper and code disagree,
-the code is followed (§10, §11). Not reproduced: the ResNet encoders of its Table 8, fp16 autocast, and for SDP+ the
-choice of the epoch by the score on the target (§8), which is leakage: the last epoch is used.
+2311.00453; code read: ByChelsea/CLIP-AD@f004973 (docs/methods/clip_ad.md). Where paper and code disagree, the code is
+followed (§Paper and code). Not reproduced: the ResNet encoders of its Table 8, fp16 autocast, and for SDP+ the choice
+of the epoch by the score on the target (§Training), which is leakage: the last epoch is used.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ from zsadbench.methods import (
     register,
 )
 
-CHECKPOINT_KEY = "linear_layers"  # where the official .pth keeps the layers (§9)
+CHECKPOINT_KEY = "linear_layers"  # where the official .pth keeps the layers (§Checkpoints)
 
 
 @dataclass(frozen=True)
 class ClipAdConfig(EncoderConfig):
-    """Options; sources are sections of specs/methods/clip_ad_sdp.md, and of rvs.md where it says so."""
+    """Options; sources are sections of docs/methods/clip_ad.md."""
 
-    encoder: str = "open_clip:ViT-B-16-plus-240/laion400m_e31"  # §2
-    prompts: Literal["clip_ad", "clip_ad_head_ct", "clip_ad_brain_mri", "clip_ad_cvc_clinicdb"] = "clip_ad"  # §3
-    noun: Literal["raw", "readable"] = "raw"  # folder name, or the dataset's noun (§3)
-    rvs: Literal["mean", "pca", "kde", "mean_shift", "dbscan"] = "dbscan"  # how sentences become one vector (rvs.md §3)
-    kde_bandwidth: float = 0.3  # rvs.md §3
-    mean_shift_bandwidth: float = 2.0  # rvs.md §3: always the plain mean
-    dbscan_eps: float = 0.5  # rvs.md §3; 1.5 on VisA
-    dbscan_min_samples: int = 15  # rvs.md §3; 25 on VisA
-    rvs_half: bool = False  # round the vectors through float16 as the code does for kde, mean_shift, dbscan (rvs.md §4)
-    stages: int = 4  # parts of equal depth, each with a surgery path of its own (§4)
-    used_stages: tuple[int, ...] | None = None  # those that the map sums, 1-based; None: all. Table 5's "blocks" (§12)
-    official_aliasing: bool = True  # a stage's class token has seen the next block's attention, as in the code (§4)
-    cls_temperature: float = 1.0  # of the class token's weights for normal and abnormal (§5)
-    logit_scale: float = 100.0  # of the class token's abnormal probability (§6)
-    image_score: ImageScore = "minmax_sum"  # code; paper's text; without map (§6)
-    multi_crop: bool = False  # also average the class token over ten crops (supplement D; winclip.md §10)
-    align_corners: bool = False  # §5
-    sigma: float = 8.0  # the code's; the paper says there is none (§7)
+    encoder: str = "open_clip:ViT-B-16-plus-240/laion400m_e31"  # §Encoder
+    prompts: Literal["clip_ad", "clip_ad_head_ct", "clip_ad_brain_mri", "clip_ad_cvc_clinicdb"] = "clip_ad"  # §Text
+    noun: Literal["raw", "readable"] = "raw"  # folder name, or the dataset's noun (§Text)
+    rvs: Literal["mean", "pca", "kde", "mean_shift", "dbscan"] = "dbscan"  # of sentences (§Text vectors)
+    kde_bandwidth: float = 0.3  # §Text vectors
+    mean_shift_bandwidth: float = 2.0  # §Text vectors: always the plain mean
+    dbscan_eps: float = 0.5  # §Text vectors; 1.5 on VisA
+    dbscan_min_samples: int = 15  # §Text vectors; 25 on VisA
+    rvs_half: bool = False  # round through float16, as the code does for all but mean and pca (§Text vectors)
+    stages: int = 4  # parts of equal depth, each with a surgery path of its own (§Image side)
+    used_stages: tuple[int, ...] | None = None  # those that the map sums, 1-based; None: all. Table 5's "blocks"
+    official_aliasing: bool = True  # a stage's class token has seen the next block's attention (§Image side)
+    cls_temperature: float = 1.0  # of the class token's weights for normal and abnormal (§Map)
+    logit_scale: float = 100.0  # of the class token's abnormal probability (§Image score)
+    image_score: ImageScore = "minmax_sum"  # code; paper's text; without map (§Image score)
+    multi_crop: bool = False  # also average the class token over ten crops (supplement D)
+    align_corners: bool = False  # §Map
+    sigma: float = 8.0  # the code's; the paper says there is none (§Smoothing)
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,15 @@ class ClipAdPlusConfig(ClipAdConfig):
 
     mapping_layers: int = 1  # linear layers of a stage's mapping, Table 6; the widths of more than one are inferred
     mapping_relu: bool = False  # ReLU between them, Table 6
-    mapping_align_corners: bool = True  # §5
-    train_dbscan_eps: float = 0.5  # dbscan_eps for the classes of the training set (§8)
+    mapping_align_corners: bool = True  # §Map
+    train_dbscan_eps: float = 0.5  # dbscan_eps for the classes of the training set (§Training)
     train_dbscan_min_samples: int = 15  # likewise
     lr_factor: float = 1.0  # of the recipe's learning rate; 0.1 in the rows of Table 6 that have a star
     trained_on: str = "visa"  # dataset of the checkpoint; official files do not say it
-    recipe: TrainRecipe = TrainRecipe((Stage(epochs=5, lr=1e-4),), batch_size=8, shuffle=False)  # §8
+    recipe: TrainRecipe = TrainRecipe((Stage(epochs=5, lr=1e-4),), batch_size=8, shuffle=False)  # §Training
 
 
-VISA = ClipAdPlusConfig(train_dbscan_eps=1.5, train_dbscan_min_samples=25)  # the code's parameters for VisA (rvs.md §3)
+VISA = ClipAdPlusConfig(train_dbscan_eps=1.5, train_dbscan_min_samples=25)  # as in the code (§Text vectors)
 MVTEC = ClipAdPlusConfig(trained_on="mvtec")
 
 
@@ -114,7 +114,7 @@ class ClipAd(TrainableMethod):
             trained_on="demo.train",
             recipe=TrainRecipe((Stage(epochs=3, lr=1e-2),), batch_size=8),
         ),
-        "sdp_plus_mvtec_rvs_visa": replace(MVTEC, dbscan_eps=1.5, dbscan_min_samples=25, sigma=2.0),  # on VisA (§7)
+        "sdp_plus_mvtec_rvs_visa": replace(MVTEC, dbscan_eps=1.5, dbscan_min_samples=25, sigma=2.0),  # §Smoothing
         "sdp_plus_visa_headct": replace(VISA, prompts="clip_ad_head_ct", noun="readable"),
         "sdp_plus_visa_brainmri": replace(VISA, prompts="clip_ad_brain_mri", noun="readable"),
         "sdp_plus_mvtec_clinicdb": replace(MVTEC, prompts="clip_ad_cvc_clinicdb", noun="readable"),
@@ -192,13 +192,13 @@ class ClipAd(TrainableMethod):
         return Evidence(abnormal, peak, maps)
 
     def loss(self, batch: TrainingBatch, labels: Tensor, masks: Tensor, stage: str = "") -> dict[str, Tensor]:
-        """Return focal and Dice loss of every stage's layers (§8)."""
+        """Return focal and Dice loss of every stage's layers (§Training)."""
         features = batch.features(self.encoder, self.training_request)
         text = torch.stack([self.training_text(category) for category in batch.categories])
         return stage_losses([self.mapped(features, i, text) for i in range(len(self.stages))], masks)
 
     def maps(self, features: Features, text: Tensor) -> Tensor:
-        """Return the sum of the used stages' maps: SDP's [B, g, g], SDP+'s [B, S, S] (§5)."""
+        """Return the sum of the used stages' maps: SDP's [B, g, g], SDP+'s [B, S, S] (§Map)."""
         surgery_maps = self.surgery_maps(features, text)
         if not self.plus:
             return surgery_maps
@@ -206,24 +206,24 @@ class ClipAd(TrainableMethod):
         return resize_maps(surgery_maps, self.encoder.size, self.align_corners) + mapped
 
     def surgery_maps(self, features: Features, text: Tensor) -> Tensor:
-        """Return the summed surgery maps of the used stages: [B, g, g] (§5)."""
+        """Return the summed surgery maps of the used stages: [B, g, g] (§Map)."""
         tokens = (unit(self.stage_tokens(features, self.stages[i])) for i in self.used)
         summed = sum(surgery(stage, text, self.config.cls_temperature) for stage in tokens)
         return summed[:, 1:].unflatten(1, (self.encoder.grid, self.encoder.grid))
 
     def mapped(self, features: Features, stage: int, text: Tensor) -> Tensor:
-        """Return the map of the i-th stage's trained layers: [B, S, S] in 0..1; text: [2, J] or [B, 2, J] (§5)."""
+        """Return the map of the i-th stage's trained layers: [B, S, S] in 0..1; text: [2, J] or [B, 2, J] (§Map)."""
         tokens = self.ready()(self.patch_tokens(features, self.stages[stage][-1]), stage)
         return stage_map(tokens, text, self.encoder, self.config.logit_scale, self.config.mapping_align_corners)
 
     def patch_tokens(self, features: Features, layer: int) -> Tensor:
-        """Return the patches of the tower's own path that go with the stage that ends at a layer: [B, L, D] (§4)."""
+        """Return the patches of the tower's own path for the stage ending at a layer: [B, L, D] (§Image side)."""
         if self._aliased(layer):
             return features.attended(layer + 1)[:, self.encoder.prefixes :]
         return features.tokens(layer)
 
     def stage_tokens(self, features: Features, stage: range) -> Tensor:
-        """Return CLIP's class token and a stage's surgery patches in the joint space: [B, 1 + L, J] (§4)."""
+        """Return CLIP's class token and a stage's surgery patches in the joint space: [B, 1 + L, J] (§Image side)."""
         patches = self.encoder.project(sum(features.vv(layer)[:, self.encoder.prefixes :] for layer in stage))
         return torch.cat([self._class_token(features, stage[-1])[:, None], patches], dim=1)
 
@@ -244,7 +244,7 @@ class ClipAd(TrainableMethod):
         return FeatureRequest(vv=vv, cls=True) | self._kept(early)
 
     def _kept(self, stages: Iterable[int]) -> FeatureRequest:
-        """Return the request for the tower's own tokens that go with some stages (§4)."""
+        """Return the request for the tower's own tokens that go with some stages (§Image side)."""
         ends = {self.stages[i][-1] for i in stages}
         aliased = {layer for layer in ends if self._aliased(layer)}
         return FeatureRequest(attended={layer + 1 for layer in aliased}, tokens=ends - aliased)
@@ -255,7 +255,7 @@ def _category_text(config: ClipAdConfig, encoder: Encoder) -> CategoryText:
 
 
 def _training_options(config: ClipAdPlusConfig) -> ClipAdPlusConfig:
-    """Return the options with the text features that the layers are trained with (§8)."""
+    """Return the options with the text features that the layers are trained with (§Training)."""
     eps, min_samples = config.train_dbscan_eps, config.train_dbscan_min_samples
     return replace(config, prompts="clip_ad", noun="raw", dbscan_eps=eps, dbscan_min_samples=min_samples)
 
@@ -271,7 +271,7 @@ def rvs_parameters(config: ClipAdConfig) -> dict[str, Any]:
 
 
 def surgery(tokens: Tensor, text: Tensor, temperature: float) -> Tensor:
-    """Return p_abnormal cos(abnormal) - p_normal cos(normal) of unit tokens [B, T, J]: [B, T], any sign (§5).
+    """Return p_abnormal cos(abnormal) - p_normal cos(normal) of unit tokens [B, T, J]: [B, T], any sign (§Map).
 
     text: unit rows [2, J] [normal, abnormal]; p is the softmax of temperature * cosine of the class token, which comes
     first. With two labels this is CLIP Surgery's removal of redundant features.

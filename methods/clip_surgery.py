@@ -1,8 +1,9 @@
 """CLIP Surgery: value-value attention beside the last blocks, and similarities without what all labels have in common.
 
 Paper: Li et al., "A Closer Look at the Explainability of Contrastive Language-Image Pre-training", Pattern Recognition
-2025, arXiv 2304.05653; code read: xmed-lab/CLIP_Surgery@d4696d4 (specs/methods/clip_surgery.md). It explains labels,
-not anomalies: the default preset re-creates the baseline of the CLIP-AD paper, whose settings are unpublished (§14).
+2025, arXiv 2304.05653; code read: xmed-lab/CLIP_Surgery@d4696d4 (docs/methods/clip_surgery.md). It explains labels,
+not anomalies: the default preset re-creates the baseline of the CLIP-AD paper, whose settings are unpublished
+(§Baseline of CLIP-AD).
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ from zsadbench.methods import Batch, EncoderConfig, Method, MethodCard, Predicti
 
 @dataclass(frozen=True)
 class ClipSurgeryConfig(EncoderConfig):
-    """Options; sources are sections of specs/methods/clip_surgery.md."""
+    """Options; sources are sections of docs/methods/clip_surgery.md."""
 
-    encoder: str = "open_clip:ViT-B-16-plus-240/laion400m_e31"  # §14
+    encoder: str = "open_clip:ViT-B-16-plus-240/laion400m_e31"  # §Baseline of CLIP-AD
     path: Literal["surgery", "original"] = "surgery"  # where patch tokens come from; original: CLIP as it is
-    blocks: int = 6  # the last blocks, which have a surgery path (§4)
-    start: Literal["residual", "attention"] = "residual"  # it starts from the stream before them, or from nothing (§14)
-    similarity: Literal["labels", "empty_text", "plain"] = "labels"  # less the labels' mean, less text "", as is (§5)
-    temperature: float = 2.0  # of the class token's label weights (§5); 1 in CLIP-AD's own method
-    minmax_maps: bool = False  # scale each map to 0..1, as the demo does; wrong for pixel metrics across images (§5)
-    text_ensemble: Literal["mean", "pca", "kde", "mean_shift", "dbscan"] = "dbscan"  # parameters as on MVTec AD (§14)
+    blocks: int = 6  # the last blocks, which have a surgery path (§Image side)
+    start: Literal["residual", "attention"] = "residual"  # with the stream before them, or with nothing
+    similarity: Literal["labels", "empty_text", "plain"] = "labels"  # less the labels' mean, less text "", as is (§Map)
+    temperature: float = 2.0  # of the class token's label weights (§Map); 1 in CLIP-AD's own method
+    minmax_maps: bool = False  # scale each map to 0..1, as the demo does; wrong for pixel metrics across images (§Map)
+    text_ensemble: Literal["mean", "pca", "kde", "mean_shift", "dbscan"] = "dbscan"  # parameters as on MVTec AD
     noun: Literal["raw", "readable"] = "raw"  # folder name, or the dataset's noun, as CLIP-AD
     logit_scale: float = 100.0  # of the class token's abnormal probability, as CLIP-AD
-    image_score: ImageScore = "minmax_sum"  # class token and map maximum (§14)
-    align_corners: bool = False  # §5
-    sigma: float = 8.0  # CLIP-AD's; none in the demo (§7, §14)
+    image_score: ImageScore = "minmax_sum"  # class token and map maximum (§Baseline of CLIP-AD)
+    align_corners: bool = False  # §Map
+    sigma: float = 8.0  # CLIP-AD's; none in the demo (§Smoothing, §Baseline of CLIP-AD)
 
 
 @register
@@ -56,17 +57,17 @@ class ClipSurgery(Method):
     )
     presets = {
         "baseline": ClipSurgeryConfig(),
-        # DBSCAN with CLIP-AD's parameters for VisA (eps 1.5) is the plain mean (specs/methods/rvs.md §3).
+        # DBSCAN with CLIP-AD's parameters for VisA (eps 1.5) is the plain mean (docs/methods/clip_ad.md#text-vectors).
         "baseline_rvs_visa": ClipSurgeryConfig(text_ensemble="mean"),
         "original": ClipSurgeryConfig(
-            encoder="open_clip:ViT-B-16/openai",  # §2
+            encoder="open_clip:ViT-B-16/openai",  # §Encoder
             size=512,
             pos_embed="bilinear",
             text_ensemble="mean",
             image_score="class_token",
             sigma=0.0,
         ),
-        "direct": ClipSurgeryConfig(path="original", similarity="plain"),  # CLIP-AD Table 7 (clip_ad_sdp.md §12)
+        "direct": ClipSurgeryConfig(path="original", similarity="plain"),  # Table 7 of the CLIP-AD paper
     }
 
     def __init__(self, config: ClipSurgeryConfig, encoder: Encoder, text: TextSource | None = None) -> None:
@@ -78,7 +79,7 @@ class ClipSurgery(Method):
             )
         self.text = text or CategoryText(encoder, "clip_ad", noun=config.noun, ensemble=config.text_ensemble)
         if config.similarity == "empty_text":
-            self.empty = prompts.template_feature(encoder.text, prompts.get("clip_surgery").templates, "")  # [J] (§3)
+            self.empty = prompts.template_feature(encoder.text, prompts.get("clip_surgery").templates, "")  # [J]
         self.align_corners, self.sigma = config.align_corners, config.sigma
         self.request = self._request()
 
@@ -103,7 +104,7 @@ class ClipSurgery(Method):
         return Evidence(abnormal, peak, maps)
 
     def joint_tokens(self, features: Features) -> Tensor:
-        """Return CLIP's class token and the patches of the chosen path in the joint space: [B, 1 + L, J] (§4)."""
+        """Return CLIP's class token and the chosen path's patches in the joint space: [B, 1 + L, J] (§Image side)."""
         prefixes, layers = self.encoder.prefixes, sorted(self.request.vv)
         if self.config.path == "original":
             patches = features.tokens(self.encoder.depth)
@@ -114,7 +115,7 @@ class ClipSurgery(Method):
         return torch.cat([features.embedding[:, None], self.encoder.project(patches)], dim=1)
 
     def maps(self, tokens: Tensor, text: Tensor) -> Tensor:
-        """Return the abnormal label's similarity with the patches of unit tokens [B, 1 + L, J]: [B, g, g] (§5)."""
+        """Return the abnormal label's similarity with the patches of unit tokens [B, 1 + L, J]: [B, g, g] (§Map)."""
         if self.config.similarity == "labels":
             similarity = label_surgery(tokens, text, self.config.temperature)[..., 1]
         elif self.config.similarity == "empty_text":
@@ -133,7 +134,7 @@ class ClipSurgery(Method):
 
 
 def label_surgery(tokens: Tensor, text: Tensor, temperature: float) -> Tensor:
-    """Return similarities without what all labels have in common: tokens [B, T, J], text [K, J] -> [B, T, K] (§5).
+    """Return similarities without what all labels have in common: tokens [B, T, J], text [K, J] -> [B, T, K] (§Map).
 
     Both of length 1, class token first. Each label is weighted by its probability for the class token relative to the
     mean label; then the mean over labels, the redundant feature, is subtracted.
@@ -145,7 +146,7 @@ def label_surgery(tokens: Tensor, text: Tensor, temperature: float) -> Tensor:
 
 
 def empty_surgery(tokens: Tensor, text: Tensor, empty: Tensor) -> Tensor:
-    """Return similarities less that of the empty text: tokens [B, T, J], text [K, J], empty [J] -> [B, T, K] (§5).
+    """Return similarities less that of the empty text: tokens [B, T, J], text [K, J], empty [J] -> [B, T, K] (§Map).
 
     All of length 1.
     """

@@ -3,7 +3,7 @@
 An approximation of Zhang et al., "Dual-Image Enhanced CLIP for Zero-Shot Anomaly Detection", arXiv 2405.04782, which
 has no code and was not readable beyond abstract, introduction and summary: two images of a category as references of
 each other and value-value attention are the paper's; layers, prompts, weights and fusion are ours
-(specs/methods/dual_image_clip.md §3). Not reproduced: its test-time adaptation on synthetic anomalies.
+(docs/methods/dual_image_clip.md, §Approximation). Not reproduced: its test-time adaptation on synthetic anomalies.
 """
 
 from __future__ import annotations

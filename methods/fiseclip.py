@@ -1,7 +1,7 @@
 """FiSeCLIP: the images of a small batch are references of each other, without the patches that text calls anomalous.
 
 Paper: "FiSeCLIP", ICCV Workshops 2025, arXiv 2507.11003. No code was ever released (ybai111/FiSeCLIP@eb50d5d is empty):
-everything follows the text of the paper, and each of its ambiguities is an option (specs/methods/fiseclip.md §11).
+everything follows the text of the paper, and each of its ambiguities is an option (docs/methods/fiseclip.md, §Choices).
 SeCLIP is the text branch, FiCLIP the matching; without filtering FiCLIP is the method `musc` on groups.
 """
 
@@ -28,18 +28,18 @@ Filtering = Literal["none", "text", "neighbourhoods", "neighbourhoods_reversed",
 
 @dataclass(frozen=True)
 class FiseclipConfig(EncoderConfig):
-    """Options; A1 to A18 are the ambiguities of specs/methods/fiseclip.md §11."""
+    """Options; A1 to A18 are the ambiguities of docs/methods/fiseclip.md, §Choices."""
 
-    encoder: str = "open_clip:ViT-L-14-336/openai"  # §2
-    size: int | None = 518  # §2
-    activation: Literal["gelu", "quickgelu"] | None = "gelu"  # unknown: as in MuSc's code (§2)
-    pos_embed: Literal["bicubic_antialias", "bicubic", "bilinear"] = "bicubic"  # unknown: as in MuSc's code (§2)
-    attention: Literal["proxy", "vv", "qq", "kk"] = "proxy"  # of the last block in SeCLIP (§4.2, Table 5)
+    encoder: str = "open_clip:ViT-L-14-336/openai"  # §Encoder
+    size: int | None = 518  # §Encoder
+    activation: Literal["gelu", "quickgelu"] | None = "gelu"  # unknown: as in MuSc's code (§Encoder)
+    pos_embed: Literal["bicubic_antialias", "bicubic", "bilinear"] = "bicubic"  # unknown: as in MuSc's code (§Encoder)
+    attention: Literal["proxy", "vv", "qq", "kk"] = "proxy"  # of the last block in SeCLIP (§SeCLIP, Table 5)
     proxy_depth: float = 0.5  # the block that lends its attention, as a share of the depth: 12 of 24 (Table 5: 3 to 24)
     proxy_heads: Literal["mean", "per_head"] = "mean"  # A11: one attention for all heads, or each its own
     temperature: float = 100.0  # A5: of cosines with text
     noun: Literal["raw", "readable"] = "readable"  # A13: folder name, or the dataset's noun
-    layers: tuple[int, ...] | None = None  # None: four at equal depth, 6,12,18,24 of 24 blocks (§2)
+    layers: tuple[int, ...] | None = None  # None: four at equal depth, 6,12,18,24 of 24 blocks (§Encoder)
     neighbourhoods: tuple[int, ...] = (1, 3, 5)  # A17: sides r of the patch neighbourhoods that are averaged
     batch_images: int = 2  # A1: images that are references of each other
     references: Literal["mean", "min"] = "mean"  # A3: over several references
@@ -116,11 +116,11 @@ class Fiseclip(Method):
         return abnormal_logit(features, text, self.config.temperature).sigmoid()
 
     def semantic(self, features: Features, text: Tensor) -> Tensor:
-        """Return SeCLIP's map, the abnormal probability of each patch: [B, L] (§4.2)."""
+        """Return SeCLIP's map, the abnormal probability of each patch: [B, L] (§SeCLIP)."""
         return self.probability(self.local_features(features), text)
 
     def local_features(self, features: Features) -> Tensor:
-        """Return the last block's attention branch in the joint space, as unit vectors: [B, L, J] (§4.2, A12)."""
+        """Return the last block's attention branch in the joint space, as unit vectors: [B, L, J] (§SeCLIP, A12)."""
         if self.config.attention == "proxy":
             branch = self.borrowed_attention(features)
         else:
@@ -144,7 +144,7 @@ class Fiseclip(Method):
             return last.out(torch.cat([proxy.attention(q, k).mean(dim=1, keepdim=True) @ v for q, k, v in images]))
 
     def match(self, features: Features, batch: Batch, semantic: Tensor | None) -> Matching:
-        """Score the patches by those of the other images, in rounds that vote on the masks (§5, Algorithm 1).
+        """Score the patches by those of the other images, in rounds that vote on the masks (§Map, Algorithm 1).
 
         semantic: SeCLIP's map [B, L], from which the first masks come; None without filtering.
         """

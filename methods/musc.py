@@ -1,8 +1,8 @@
 """MuSc: a patch is anomalous when the other unlabelled test images of its category have nothing like it.
 
 Paper: Li et al., "MuSc: Zero-Shot Industrial Anomaly Classification and Segmentation with Mutual Scoring of the
-Unlabeled Images", ICLR 2024, arXiv 2401.16753; code read: xrli-U/MuSc@b76b93d (specs/methods/musc.md). The preset
-`pair` is the "MuSc-2" of the FiSeCLIP paper (§14).
+Unlabeled Images", ICLR 2024, arXiv 2401.16753; code read: xrli-U/MuSc@b76b93d (docs/methods/musc.md). The preset
+`pair` is the "MuSc-2" of the FiSeCLIP paper (§MuSc-2).
 Not reproduced: label-aware sub-sets (`divide_num`), fp16 autocast of the encoder.
 """
 
@@ -27,21 +27,21 @@ from zsadbench.methods import Batch, EncoderConfig, Method, MethodCard, Predicti
 
 @dataclass(frozen=True)
 class MuscConfig(EncoderConfig):
-    """Options; sources are sections of specs/methods/musc.md."""
+    """Options; sources are sections of docs/methods/musc.md."""
 
-    encoder: str = "open_clip:ViT-L-14-336/openai"  # §2
-    size: int | None = 518  # §2
-    activation: Literal["gelu", "quickgelu"] | None = "gelu"  # as published at 518 (§2, specs/common.md §4)
-    pos_embed: Literal["bicubic_antialias", "bicubic", "bilinear"] = "bicubic"  # without antialias (§2)
-    layers: tuple[int, ...] | None = None  # None: four at equal depth, 6,12,18,24 of 24 blocks (§4)
-    neighbourhoods: tuple[int, ...] = (1, 3, 5)  # sides r of the patch neighbourhoods that are averaged (§4)
-    topmin_min: float = 0.0  # of the closest images, those left out; below 1: a fraction of N - 1, else a count (§5)
-    topmin_max: float = 0.3  # the closest images that score a patch; below 1: a fraction of N - 1, else a count (§5)
-    rscin: bool = True  # smooth image scores over similar images (§6)
-    rscin_windows: tuple[int, ...] = (1, 2, 3)  # numbers of similar images; the authors chose others for VisA (§6)
-    group: int | None = None  # images that score each other; None: all of the category, 2: MuSc-2 (§14)
-    align_corners: bool = True  # §5
-    sigma: float = 0.0  # §7
+    encoder: str = "open_clip:ViT-L-14-336/openai"  # §Encoder
+    size: int | None = 518  # §Encoder
+    activation: Literal["gelu", "quickgelu"] | None = "gelu"  # as published at 518 (§Encoder)
+    pos_embed: Literal["bicubic_antialias", "bicubic", "bilinear"] = "bicubic"  # without antialias (§Encoder)
+    layers: tuple[int, ...] | None = None  # None: four at equal depth, 6,12,18,24 of 24 blocks (§Image side)
+    neighbourhoods: tuple[int, ...] = (1, 3, 5)  # sides r of the patch neighbourhoods that are averaged (§Image side)
+    topmin_min: float = 0.0  # of the closest images, those left out; below 1: a fraction of N - 1, else a count (§Map)
+    topmin_max: float = 0.3  # the closest images that score a patch; below 1: a fraction of N - 1, else a count (§Map)
+    rscin: bool = True  # smooth image scores over similar images (§Image score)
+    rscin_windows: tuple[int, ...] = (1, 2, 3)  # numbers of similar images; others for VisA (§Image score)
+    group: int | None = None  # images that score each other; None: all of the category, 2: MuSc-2 (§MuSc-2)
+    align_corners: bool = True  # §Map
+    sigma: float = 0.0  # §Smoothing
 
 
 @register
@@ -87,7 +87,7 @@ class Musc(Method):
         embeddings = torch.cat([part.features(self.encoder, self.request).embedding for part in batch.split()])
         grid = self.encoder.grid
         maps = self.patch_scores(batch).float().unflatten(1, (grid, grid))
-        # Peaks between patches count: the published score is the maximum at the input size (§6).
+        # Peaks between patches count: the published score is the maximum at the input size (§Image score).
         full_size = (resize_maps(part, self.encoder.size, self.align_corners) for part in maps.split(16))
         scores = torch.cat([part.amax(dim=(1, 2)) for part in full_size])
         if self.config.rscin:
@@ -108,7 +108,7 @@ class Musc(Method):
         return total / (len(self.layers) * len(self.config.neighbourhoods))
 
     def layer_tokens(self, batch: Batch, layer: int) -> Tensor:
-        """Collect the tokens of one layer, each image normalised as a whole, without affine: [N, L, D] (§4)."""
+        """Collect the tokens of one layer, each image normalised as a whole: [N, L, D] (§Image side)."""
         shape = len(batch), self.encoder.grid**2, self.encoder.width
         tokens = torch.empty(shape, device=self.encoder.device)  # filled in place: never two copies of all images
         start = 0
@@ -122,7 +122,7 @@ class Musc(Method):
 def mutual_scores(nearest: Tensor, first: int, last: int) -> Tensor:
     """Return the mean distance of each patch to its first..last closest other images: nearest [N, L, N] -> [N, L].
 
-    Unit vectors with cosine c are sqrt(2 - 2 c) apart (MSM, specs/methods/musc.md §5).
+    Unit vectors with cosine c are sqrt(2 - 2 c) apart (MSM, docs/methods/musc.md, §Map).
     """
     scores = nearest.new_empty(nearest.shape[:2])
     for i, similarity in enumerate(nearest):  # [L, N]
@@ -135,7 +135,7 @@ def mutual_scores(nearest: Tensor, first: int, last: int) -> Tensor:
 def neighbours(count: int, topmin_min: float, topmin_max: float) -> tuple[int, int]:
     """Return (first, last): closest images first..last of the N - 1 others score a patch. Raises OptionError.
 
-    Values below 1 are fractions of N - 1, truncated; others are counts. At least one image scores (§5: N <= 4).
+    Values below 1 are fractions of N - 1, truncated; others are counts. At least one image scores (§Map: N <= 4).
     """
     others = count - 1
     first, last = (int(value * others) if value < 1 else int(value) for value in (topmin_min, topmin_max))
@@ -152,7 +152,7 @@ def rescore(scores: Tensor, embeddings: Tensor, windows: Sequence[int]) -> Tenso
     """Average each image's min-max normalised score with those of its k most similar images, itself included.
 
     scores: [N], embeddings: unit [N, J] -> [N] float32, a mean over the k in `windows`, weighted by cosine (RsCIN,
-    specs/methods/musc.md §6). k larger than N counts as N; equal scores give 0.
+    docs/methods/musc.md, §Image score). k larger than N counts as N; equal scores give 0.
     """
     scores, embeddings = minmax(scores.double()), embeddings.double()
     rescored = torch.zeros_like(scores)

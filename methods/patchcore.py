@@ -31,14 +31,14 @@ class PatchCoreConfig(EncoderConfig):
     size: int | None = 518
     activation: Literal["gelu", "quickgelu"] | None = "gelu"
     pos_embed: Literal["bicubic_antialias", "bicubic", "bilinear"] = "bicubic"
-    layers: tuple[int, ...] | None = None  # None: the ends of the second and third of four stages, as in ResNets (§3.1)
-    neighbourhood: int = 3  # side p of the neighbourhood that is averaged (§3.1)
-    shots: int = 1  # normal reference images (§4.5)
-    coreset: float = 1.0  # share of the bank that greedy selection keeps; 0.01 to 0.25 with full training sets (§3.2)
+    layers: tuple[int, ...] | None = None  # None: the ends of the second and third of four stages (paper §3.1)
+    neighbourhood: int = 3  # side p of the neighbourhood that is averaged (paper §3.1)
+    shots: int = 1  # normal reference images (paper §4.5)
+    coreset: float = 1.0  # share of the bank that greedy selection keeps; 0.01 to 0.25 with many images (paper §3.2)
     seed: int = 0  # of the first patch of the coreset
-    reweight: int = 0  # neighbours b in the image score's weight (§3.3, eq. 7); 0: the maximum alone, as in the code
+    reweight: int = 0  # neighbours b in the image score's weight (paper §3.3, eq. 7); 0: the maximum, as in the code
     align_corners: bool = False  # common.py RescaleSegmentor of the code
-    sigma: float = 4.0  # §3.3
+    sigma: float = 4.0  # paper §3.3
 
 
 @register
@@ -93,7 +93,7 @@ class PatchCore(Method):
         return Prediction(scores, distances.unflatten(1, (self.encoder.grid, self.encoder.grid)))
 
     def patches(self, batch: Batch) -> Tensor:
-        """Return neighbourhood means of both layers side by side, of length 1: [B, L, layers * D] (§3.1).
+        """Return neighbourhood means of both layers side by side, of length 1: [B, L, layers * D] (paper §3.1).
 
         Each layer is scaled to length 1 first: a transformer's tokens grow with depth, and the last would decide alone.
         """
@@ -112,7 +112,7 @@ def nearest_rows(patches: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
 def greedy_coreset(bank: Tensor, count: int, seed: int) -> Tensor:
     """Choose `count` rows of a bank of unit vectors [R, D] that leave no other row far from them all: [count] int64.
 
-    Greedy k-centre selection: from a random first row on, always the row farthest from those chosen (§3.2).
+    Greedy k-centre selection: from a random first row on, always the row farthest from those chosen (paper §3.2).
     """
     chosen = [int(torch.randint(len(bank), (1,), generator=torch.Generator().manual_seed(seed)))]
     closest = bank @ bank[chosen[0]]  # cosine of each row with the nearest chosen one
@@ -126,7 +126,7 @@ def weights(patches: Tensor, rows: Tensor, bank: Tensor, count: int) -> Tensor:
     """Return the factor of each image score, below 1: patches [B, D], their nearest rows [B, D], bank [R, D] -> [B].
 
     1 - exp(d(patch, row)) / sum over the `count` rows m of the bank nearest to that row of exp(d(patch, m)): a patch
-    whose nearest row is itself rare in the bank counts more (§3.3, eq. 7).
+    whose nearest row is itself rare in the bank counts more (paper §3.3, eq. 7).
     """
     neighbours = bank[(rows @ bank.T).topk(min(count, len(bank)), dim=1).indices]  # [B, count, D], the row included
     around = mutual.distance(torch.einsum("bd,bkd->bk", patches, neighbours))

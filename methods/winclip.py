@@ -1,9 +1,9 @@
 """WinCLIP and WinCLIP+: windows of patches go through CLIP one by one and are compared with normal and abnormal text.
 
 Paper: Jeong et al., "WinCLIP: Zero-/Few-Shot Anomaly Classification and Segmentation", CVPR 2023. It has no official
-code; formulas and defaults follow zqhang/Accurate-WinCLIP-pytorch@eef4f8c (specs/methods/winclip.md).
-Not reproduced: the paper's tiling of VisA and its own crops, whose details are unpublished (§10, §11); `multi_crop` is
-CLIP-AD's account of them.
+code; formulas and defaults follow zqhang/Accurate-WinCLIP-pytorch@eef4f8c (docs/methods/winclip.md).
+Not reproduced: the paper's tiling of VisA and its own crops, whose details are unpublished (§Paper and code);
+`multi_crop` is CLIP-AD's account of them.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ SMALLEST = 1e-100  # floor of values in a harmonic mean: a value of 0 gives a me
 
 @dataclass(frozen=True)
 class WinClipConfig(EncoderConfig):
-    """Options; sources are sections of specs/methods/winclip.md."""
+    """Options; sources are sections of docs/methods/winclip.md."""
 
-    encoder: str = "open_clip:ViT-B-16-plus-240/laion400m_e31"  # §2
-    window_scales: tuple[int, ...] = (2, 3)  # window sides in patches, stride 1 (§4)
-    include_image_scale: bool = True  # the whole image is one more scale of the map (§5)
-    templates: Literal["canonical22", "zqhang21"] = "zqhang21"  # as §12.1 (§3)
-    temperature: float = 0.07  # zqhang, anomalib; 0.01 in mala-lab, caoyunkang (§11)
-    text_ensemble: Literal["mean_raw", "mean"] = "mean_raw"  # mean: each sentence scaled to length 1 first (§3)
-    noun: Literal["raw", "readable"] = "raw"  # folder name, or the dataset's noun (§3)
-    multi_crop: bool = False  # average the image probability with that of ten crops, as CLIP-AD did (§10)
-    shots: int = 0  # normal reference images: 0 is WinCLIP, more is WinCLIP+ (§5)
-    few_shot_fusion: Literal["sum", "mean"] = "sum"  # of the two maps; the same ranking (§5)
-    align_corners: bool = False  # §5
-    sigma: float = 0.0  # §7
+    encoder: str = "open_clip:ViT-B-16-plus-240/laion400m_e31"  # §Encoder
+    window_scales: tuple[int, ...] = (2, 3)  # window sides in patches, stride 1 (§Windows)
+    include_image_scale: bool = True  # the whole image is one more scale of the map (§Map)
+    templates: Literal["canonical22", "zqhang21"] = "zqhang21"  # as in §Published numbers
+    temperature: float = 0.07  # zqhang, anomalib; 0.01 in mala-lab, caoyunkang (§Choices)
+    text_ensemble: Literal["mean_raw", "mean"] = "mean_raw"  # mean: each sentence scaled to length 1 first (§Text)
+    noun: Literal["raw", "readable"] = "raw"  # folder name, or the dataset's noun (§Text)
+    multi_crop: bool = False  # average the image probability with that of ten crops, as CLIP-AD did (§Paper and code)
+    shots: int = 0  # normal reference images: 0 is WinCLIP, more is WinCLIP+ (§Map)
+    few_shot_fusion: Literal["sum", "mean"] = "sum"  # of the two maps; the same ranking (§Map)
+    align_corners: bool = False  # §Map
+    sigma: float = 0.0  # §Smoothing
 
 
 class Views(NamedTuple):
@@ -109,7 +109,7 @@ class WinClip(Method):
         return Prediction(scores, fused if self.config.few_shot_fusion == "sum" else fused / 2)
 
     def views(self, features: Features) -> Views:
-        """Encode every window of every scale, each as the class token and its own patches alone (§4)."""
+        """Encode every window of every scale, each as the class token and its own patches alone (§Windows)."""
         windows = tuple(self.encode_windows(features.embedded, positions) for positions in self.positions)
         return Views(windows, unit(features.tokens(self.encoder.depth)) if self.shots else None)
 
@@ -122,7 +122,7 @@ class WinClip(Method):
         return unit(encoded.float()).unflatten(0, (len(embedded), len(positions)))
 
     def zero_shot_maps(self, views: Views, image: Tensor, text: Tensor) -> Tensor:
-        """Return the harmonic mean of all scales' abnormal probabilities: [B, g, g] float32 (§5).
+        """Return the harmonic mean of all scales' abnormal probabilities: [B, g, g] float32 (§Map).
 
         `image` [B] is the probability of the whole image, `text` [2, J] the features of the category.
         """
@@ -133,7 +133,7 @@ class WinClip(Method):
         return self._to_grid(harmonic_mean(torch.stack(scales)))
 
     def association(self, views: Views, category: Category) -> Tensor:
-        """Return the distance of each patch to the references, a mean over scales: [B, g, g] float32, 0 to 1 (§5)."""
+        """Return the distance of each patch to the references, a mean over scales: [B, g, g] float32, 0 to 1 (§Map)."""
         if self.memory is None or self.memory[0] != category:
             raise UsageError(
                 f"{self.name or 'winclip'} with shots={self.shots} knows no references of category {category.name!r}; "
@@ -169,7 +169,7 @@ def cover_matrix(positions: Tensor, patches: int) -> Tensor:
 def aggregate(values: Tensor, cover: Tensor) -> Tensor:
     """Return the harmonic mean of the windows over each patch: [B, windows], cover [windows, L] -> [B, L] float64.
 
-    n_i / sum over the n_i windows around patch i of 1 / value (specs/methods/winclip.md §5).
+    n_i / sum over the n_i windows around patch i of 1 / value (docs/methods/winclip.md, §Map).
     """
     return cover.sum(dim=0) / (1 / values.double().clamp_min(SMALLEST) @ cover)
 

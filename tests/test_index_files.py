@@ -1,4 +1,4 @@
-"""CSV, JSONL and the meta.json dialects of published code (specs/datasets.md §1)."""
+"""CSV, JSONL and the meta.json dialects of published code (docs/datasets/own.md#index-files)."""
 
 from __future__ import annotations
 

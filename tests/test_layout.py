@@ -1,4 +1,4 @@
-"""The traps of specs/layout.md: root methods/ and datasets/ are importable only below zsadbench."""
+"""The traps of docs/plugins.md#root-folders: root methods/ and datasets/ are importable only below zsadbench."""
 
 import importlib
 import re

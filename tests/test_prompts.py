@@ -20,7 +20,7 @@ from zsadbench.errors import UnknownName, UsageError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
-SENTENCE_COUNTS = {  # (normal, abnormal): specs/methods/*.md §3
+SENTENCE_COUNTS = {  # (normal, abnormal): section "Text" of docs/methods/*.md
     "aa_clip": (6, 10),
     "adaclip": (28, 20),
     "april_gan": (245, 175),

@@ -19,7 +19,7 @@ from zsadbench.support import plugins
 if TYPE_CHECKING:
     from numpy import ndarray
 
-__path__ = plugins.folders(__file__)  # makes datasets/*.py importable as zsadbench.datasets.<stem> (specs/layout.md)
+__path__ = plugins.folders(__file__)  # makes datasets/*.py importable as zsadbench.datasets.<stem> (docs/plugins.md)
 
 MaskRule = Literal["gt0", "gt127", "index_gt0"]
 
@@ -75,7 +75,7 @@ class DatasetCard:
     licence: str
     image_level: bool  # both normal and anomalous test images exist
     pixel_level: bool  # anomalous test images have masks
-    mask_rule: MaskRule = "gt127"  # native binarisation (specs/datasets.md §21)
+    mask_rule: MaskRule = "gt127"  # native binarisation (docs/protocol.md#masks)
     folders: tuple[str, ...] = ()  # names under --data-root that people give it, most common first
     nouns: Mapping[str, str] = field(default_factory=dict)  # category -> noun, where the default rule reads badly
     expected: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # category -> test (normal, anomalous)
@@ -193,7 +193,7 @@ def _require_text(name: str) -> None:
 
 
 def readable_noun(name: str) -> str:
-    """Return the default prompt noun of a folder name: "_" is a space, trailing digits go (specs/datasets.md §18)."""
+    """Return the default prompt noun of a folder name: "_" is a space, trailing digits go (docs/prompts.md#nouns)."""
     return name.replace("_", " ").rstrip("0123456789").strip() or name
 
 

@@ -1,8 +1,8 @@
 """What a method is: `predict(batch) -> scores, maps`. The files in `methods/` hold them.
 
 A method sees preprocessed images, their category and encoder features; never labels, masks or dataset names beyond the
-category's, so it cannot cheat. To add one, write one file in `methods/` (specs/style-anchors.md §4): a frozen dataclass
-of options, a class with `card` and `presets`, decorated with `@register`.
+category's, so it cannot cheat. To add one, write one file in `methods/` (docs/guides/add-a-method.md): a frozen
+dataclass of options, a class with `card` and `presets`, decorated with `@register`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from zsadbench.datasets import Category
     from zsadbench.encoders.base import Encoder
 
-__path__ = plugins.folders(__file__)  # makes methods/*.py importable as zsadbench.methods.<stem> (specs/layout.md)
+__path__ = plugins.folders(__file__)  # makes methods/*.py importable as zsadbench.methods.<stem> (docs/plugins.md)
 
 Scope = Literal["image", "batch", "category"]
 AnyConfig = TypeVar("AnyConfig", bound="EncoderConfig")
@@ -110,7 +110,7 @@ class Method(ABC):
     request: FeatureRequest = FeatureRequest()  # what predict() will ask of the encoder, so that runs can share passes
     shots: int = 0  # normal reference images per category that `remember` wants
     batch_images: int | None = None  # scope "batch": images per batch
-    align_corners: bool = False  # how maps are upsampled to the evaluation size (specs/common.md §11)
+    align_corners: bool = False  # how maps are upsampled to the evaluation size (docs/protocol.md#upsampling)
     sigma: float = 0.0  # Gaussian smoothing of the upsampled map, in pixels of the evaluation map; 0 is none
 
     def __init__(self, config: Any, encoder: Encoder | None) -> None:

@@ -13,9 +13,9 @@ class Protocol:
     """How images are ordered and maps are compared with masks."""
 
     eval_size: int | Literal["input", "native"] = "input"  # side where maps meet masks in pixels; input: the method's
-    native_masks: Literal["dataset", "gt0"] = "dataset"  # mask file -> 0/1; gt0 as AnomalyCLIP (specs/datasets.md §21)
-    mask_rule: ResizeRule = "bilinear_half"  # how the native 0/1 mask is resized (specs/common.md §3)
-    aupro_limit: float = 0.3  # false positive rate where AU-PRO ends (specs/metrics.md §1)
+    native_masks: Literal["dataset", "gt0"] = "dataset"  # mask file -> 0/1; gt0 as AnomalyCLIP (docs/protocol.md#masks)
+    mask_rule: ResizeRule = "bilinear_half"  # how the native 0/1 mask is resized (docs/protocol.md#masks)
+    aupro_limit: float = 0.3  # false positive rate where AU-PRO ends (docs/metrics.md#definitions)
     order: Literal["shuffled", "dataset"] = "shuffled"  # image order of a category; matters for scope "batch" alone
     seed: int = 0  # draws the order, --limit's images and few-shot references
     limit: int | None = None  # images per category, drawn stratified by label and defect; None: all

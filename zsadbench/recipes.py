@@ -91,7 +91,7 @@ class TrainRecipe:
     stages: tuple[Stage, ...]
     batch_size: int
     shuffle: bool = True  # drawn from the seed, anew each epoch; False: the dataset's order
-    mosaic: float = 0.0  # chance that an image becomes a 2 x 2 mosaic of its category (specs/methods/april_gan.md §8)
+    mosaic: float = 0.0  # chance that an image becomes a 2 x 2 mosaic of its category (docs/training.md#recipe)
     groups: int = 0  # a batch is so many groups of normal images, each of one category drawn anew; 0: of any images
 
     def batch_size_of(self, stage: int) -> int:

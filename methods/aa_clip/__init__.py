@@ -1,7 +1,7 @@
 """AA-CLIP: adapters in CLIP's text tower learn anomaly-aware anchors, then adapters in its image tower to meet them.
 
 Paper: Ma et al., "AA-CLIP: Enhancing Zero-Shot Anomaly Detection via Anomaly-Aware CLIP", CVPR 2025, arXiv 2503.06661;
-code read: Mwxinnn/AA-CLIP@53db195 (specs/methods/aa_clip.md; §16 overrides). Map and image score are scaled over the
+code read: Mwxinnn/AA-CLIP@53db195 (docs/methods/aa_clip.md). Map and image score are scaled over the
 whole category.
 
 Not reproduced: the official descriptions of each class ("dark bottle") in the prompts, which nouns replace; the k-shot
@@ -44,41 +44,41 @@ from zsadbench.methods import (
 
 from .adapters import Adapters, Widths, mix
 
-BLUR = {"industrial": (7, 1.0), "medical": (9, 1.5)}  # side and sigma on the patch grid (§7)
-WARP = Augmentation(rotation=30, translation=0.15, warp_chance=0.5, horizontal_flip=0.5, vertical_flip=0.5)  # §8
-JITTER = replace(WARP, brightness=0.5, contrast=0.5, saturation=0.5, colour_chance=0.7)  # §8
-TEXT = Stage(5, 1e-5, "text", ("text_adapter",), betas=(0.5, 0.999), augment=WARP)  # §8
+BLUR = {"industrial": (7, 1.0), "medical": (9, 1.5)}  # side and sigma on the patch grid (§Smoothing)
+WARP = Augmentation(rotation=30, translation=0.15, warp_chance=0.5, horizontal_flip=0.5, vertical_flip=0.5)  # §Training
+JITTER = replace(WARP, brightness=0.5, contrast=0.5, saturation=0.5, colour_chance=0.7)  # §Training
+TEXT = Stage(5, 1e-5, "text", ("text_adapter",), betas=(0.5, 0.999), augment=WARP)  # §Training
 IMAGE = Stage(
     20, 5e-4, "image", ("image_adapter",), betas=(0.5, 0.999), batch_size=2, schedule=MultiStep((16000, 32000), 0.5),
     augment=JITTER,
-)  # §8  # fmt: skip
+)  # §Training  # fmt: skip
 
 
 @dataclass(frozen=True)
 class AaClipConfig(EncoderConfig):
-    """Options; sources are sections of specs/methods/aa_clip.md."""
+    """Options; sources are sections of docs/methods/aa_clip.md."""
 
-    encoder: str = "open_clip:ViT-L-14-336/openai"  # §2
-    size: int | None = 518  # §2
-    activation: Literal["gelu", "quickgelu"] | None = "gelu"  # what the released weights were trained with (§2)
-    levels: tuple[int, ...] | None = None  # None: four at equal depth, 6,12,18,24 of 24 blocks (§5)
-    image_adapt_until: int | None = None  # adapted image blocks; None: a quarter, 6 of 24 (§4)
-    text_adapt_until: int | None = None  # adapted text blocks; None: a quarter, 3 of 12 (§3)
-    image_adapt_weight: float = 0.1  # §4
-    text_adapt_weight: float = 0.1  # §3
-    relu: bool = False  # a LeakyReLU after each image projection (§4)
-    logit_scale: float = 100.0  # §5
-    noun: Literal["readable", "raw"] = "readable"  # the dataset's noun, or folder name, for the description (§3)
-    domain: Literal["industrial", "medical"] = "industrial"  # rule of blur and image score (§6, §7)
-    surgery_blocks: int | None = None  # last blocks with V-V attention in stage 1; None: 19 of 24, 10 of 12 (§8)
-    surgery_attention_axis: Literal["batch", "tokens"] = "batch"  # as published, or as meant (§16 A1, A2)
-    stage1_loss: Literal["upstream_last", "paper_sum"] = "upstream_last"  # maps of the last level, or of all (§16 B1)
-    text_norm_weight: float = 0.1  # of the orthogonality of the two anchors (§8)
+    encoder: str = "open_clip:ViT-L-14-336/openai"  # §Encoder
+    size: int | None = 518  # §Encoder
+    activation: Literal["gelu", "quickgelu"] | None = "gelu"  # what the released weights were trained with (§Encoder)
+    levels: tuple[int, ...] | None = None  # None: four at equal depth, 6,12,18,24 of 24 blocks (§Map)
+    image_adapt_until: int | None = None  # adapted image blocks; None: a quarter, 6 of 24 (§Image side)
+    text_adapt_until: int | None = None  # adapted text blocks; None: a quarter, 3 of 12 (§Text)
+    image_adapt_weight: float = 0.1  # §Image side
+    text_adapt_weight: float = 0.1  # §Text
+    relu: bool = False  # a LeakyReLU after each image projection (§Image side)
+    logit_scale: float = 100.0  # §Map
+    noun: Literal["readable", "raw"] = "readable"  # the dataset's noun, or folder name, for the description (§Text)
+    domain: Literal["industrial", "medical"] = "industrial"  # rule of blur and image score (§Image score, §Smoothing)
+    surgery_blocks: int | None = None  # last blocks with V-V attention in stage 1; None: 19 of 24, 10 of 12 (§Training)
+    surgery_attention_axis: Literal["batch", "tokens"] = "batch"  # as published, or as meant (§Training)
+    stage1_loss: Literal["upstream_last", "paper_sum"] = "upstream_last"  # maps of the last level, or all (§Training)
+    text_norm_weight: float = 0.1  # of the orthogonality of the two anchors (§Training)
     trained_on: str = "visa"  # dataset of the checkpoint
     recipe: TrainRecipe = TrainRecipe((TEXT, IMAGE), batch_size=16)
 
 
-EPOCH15 = AaClipConfig(recipe=TrainRecipe((TEXT, replace(IMAGE, epochs=15)), batch_size=16))  # §9
+EPOCH15 = AaClipConfig(recipe=TrainRecipe((TEXT, replace(IMAGE, epochs=15)), batch_size=16))  # §Checkpoints
 MEDICAL = AaClipConfig(domain="medical")
 
 
@@ -93,7 +93,7 @@ class Raw(NamedTuple):
 
 @register
 class AaClip(TrainableMethod):
-    """Presets name the training set; `epoch15` is where the published full-shot training ends (§9), 20 the default."""
+    """Presets name the training set; published trainings end at `epoch15` (§Checkpoints), the default at epoch 20."""
 
     card = MethodCard(
         title="AA-CLIP",
@@ -102,8 +102,8 @@ class AaClip(TrainableMethod):
         code="Mwxinnn/AA-CLIP@53db195",
         licence="Apache-2.0",
         notes="Maps and scores are min-max normalised over the category (transductive). Stage 1 follows the code, not "
-        "the paper: one level is trained, and V-V attention runs over the images of a batch (specs §16). Nouns replace "
-        "the official class descriptions. The published MVTec AD -> VisA image scores were not reproduced by others.",
+        "the paper: one level is trained, and V-V attention runs over the images of a batch. Nouns replace the "
+        "official class descriptions. The published MVTec AD -> VisA image scores were not reproduced by others.",
     )
     presets = {
         "visa": AaClipConfig(),
@@ -147,7 +147,7 @@ class AaClip(TrainableMethod):
                 f"aa_clip.domain={config.domain} blurs maps over {self.blur[0]} patches; the grid of {encoder.spec!r} "
                 f"has {encoder.grid} at a side, expected more than {self.blur[0] // 2}. Choose a larger size."
             )
-        self.align_corners = True  # §5
+        self.align_corners = True  # §Map
         self._known: tuple[Tensor, dict[str, Tensor]] | None = None  # text adapters, and by noun what they give
 
     def new_module(self) -> Adapters:
@@ -156,7 +156,7 @@ class AaClip(TrainableMethod):
         return Adapters(widths, len(self.levels), self.image_until, self.text_until, self.config.relu)
 
     def draw(self, module: Adapters, generator: torch.Generator) -> None:
-        """Draw all weights by Xavier's uniform rule (§4)."""
+        """Draw all weights by Xavier's uniform rule (§Image side)."""
         for parameter in module.parameters():
             nn.init.xavier_uniform_(parameter, generator=generator)
 
@@ -167,7 +167,7 @@ class AaClip(TrainableMethod):
         }
 
     def predict(self, batch: Batch) -> Prediction:
-        """Score all N images of a category: scores [N] and maps [N, g, g], in 0..1 (§5, §6)."""
+        """Score all N images of a category: scores [N] and maps [N, g, g], in 0..1 (§Map, §Image score)."""
         text = self.known_text(batch.category)
         raw = Raw(
             *(torch.cat(column) for column in zip(*(self.raw(part, text) for part in batch.split()), strict=True))
@@ -180,7 +180,7 @@ class AaClip(TrainableMethod):
         return Prediction(scores, (raw.maps - start) / span)
 
     def raw(self, batch: Batch, text: Tensor) -> Raw:
-        """Return what predictions are made of; text: unit rows [2, J] (§5, §6, §7)."""
+        """Return what predictions are made of; text: unit rows [2, J] (§Map, §Image score, §Smoothing)."""
         segmentation, detection = self.encode_images(batch.images)
         logits = sum(abnormal_logit(tokens, text, self.config.logit_scale) for tokens in segmentation)
         grid = ((logits + len(segmentation)) / 2).unflatten(1, (self.encoder.grid, self.encoder.grid))
@@ -189,7 +189,7 @@ class AaClip(TrainableMethod):
         return Raw(maps, full.amin(dim=(1, 2)), full.amax(dim=(1, 2)), (detection @ text[1] + 1) / 2)
 
     def loss(self, batch: TrainingBatch, labels: Tensor, masks: Tensor, stage: str = "") -> dict[str, Tensor]:
-        """Return the losses of stage "text" or "image" (§8, §16 B1)."""
+        """Return the losses of stage "text" or "image" (§Training)."""
         if stage == "text":
             nouns = [self.noun(category) for category in batch.categories]
             anchors = {noun: self.encode_text(noun) for noun in dict.fromkeys(nouns)}
@@ -204,7 +204,7 @@ class AaClip(TrainableMethod):
         return {"cls": functional.cross_entropy(cosines, labels), "seg": self.map_loss(segmentation, text, masks)}
 
     def map_loss(self, levels: Sequence[Tensor], text: Tensor, masks: Tensor) -> Tensor:
-        """Return focal and Dice losses of the maps of some levels, summed: each [B, L, J], text [B, 2, J] (§8)."""
+        """Return focal and Dice losses of some levels' maps, summed: each [B, L, J], text [B, 2, J] (§Training)."""
         total = masks.new_zeros(())
         for tokens in levels:
             logits = abnormal_logit(tokens, text, self.config.logit_scale)
@@ -230,7 +230,7 @@ class AaClip(TrainableMethod):
         return self._known[1][noun]
 
     def encode_text(self, noun: str) -> Tensor:
-        """Return the anchors of a noun: unit rows [2, J] [normal, abnormal], differentiable (§3)."""
+        """Return the anchors of a noun: unit rows [2, J] [normal, abnormal], differentiable (§Text)."""
         *adapters, projection = self.ready().text_adapter
         normal, abnormal = prompts.sentences(prompts.get("aa_clip"), noun)
         ids = self.text.tokenize([*normal, *abnormal])
@@ -243,7 +243,7 @@ class AaClip(TrainableMethod):
         return torch.stack([unit(part.mean(dim=0)) for part in embeddings.split([len(normal), len(abnormal)])])
 
     def encode_images(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return unit patch tokens of each level [B, L, J], and the mean detection token [B, J]; differentiable (§4).
+        """Return unit patch tokens of each level [B, L, J], and the mean detection token [B, J] (§Image side).
 
         Raises NeedsCheckpoint.
         """
@@ -263,7 +263,7 @@ class AaClip(TrainableMethod):
 
     @torch.no_grad()
     def surgery_features(self, batch: TrainingBatch) -> list[Tensor]:
-        """Return what text is trained against: V-V patches plus CLIP's image embedding, a level [B, L, J] (§8)."""
+        """Return what text is trained against: V-V patches plus CLIP's embedding, [B, L, J] a level (§Training)."""
         before = self.encoder.depth - self.surgery_blocks  # blocks that are CLIP's own
         early = {level for level in self.levels if level <= before}
         features = batch.features(self.encoder, FeatureRequest(tokens={before} | early, cls=True))
@@ -284,7 +284,7 @@ def attend_values(block: Block, x: Tensor, axis: str) -> Tensor:
     """Return a block's value-value attention of tokens [B, T, D], over the tokens of an image or over the images.
 
     "batch" is the published code, whose attention took the token axis for the batch: at each position, an image attends
-    to the same position of all images (§16 A1).
+    to the same position of all images (§Training).
     """
     v = block.qkv(block.norm1(x))[2]  # [B, heads, T, D / heads]
     if axis == "tokens":

@@ -1,4 +1,4 @@
-"""AA-CLIP's trained part: residual adapters in both towers, and projections (specs/methods/aa_clip.md §3, §4, §9)."""
+"""AA-CLIP's trained part: residual adapters in both towers, and projections (docs/methods/aa_clip.md)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from zsadbench.components.similarity import unit
 
 
 class Layer(nn.Module):
-    """A linear layer without bias, with a LeakyReLU or alone, under the official names (§9)."""
+    """A linear layer without bias, with a LeakyReLU or alone, under the official names (§Checkpoints)."""
 
     def __init__(self, width: int, out_width: int, relu: bool = True) -> None:
         """Make the layer."""
         super().__init__()
         linear = nn.Linear(width, out_width, bias=False)
-        self.fc = nn.Sequential(linear, nn.LeakyReLU(0.01)) if relu else linear  # §4
+        self.fc = nn.Sequential(linear, nn.LeakyReLU(0.01)) if relu else linear  # §Image side
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., width] to [..., out_width]."""
@@ -33,10 +33,10 @@ class Widths(NamedTuple):
 
 
 class Adapters(nn.Module):
-    """Everything trained, under the official names (§9)."""
+    """Everything trained, under the official names (§Checkpoints)."""
 
     def __init__(self, widths: Widths, levels: int, image_blocks: int, text_blocks: int, relu: bool) -> None:
-        """Make an adapter a block and a projection a level; the last text adapter replaces CLIP's projection (§3, §4).
+        """Make an adapter a block and a projection a level; the last text adapter replaces CLIP's projection (§Text).
 
         `relu` is for the image projections.
         """
@@ -54,6 +54,6 @@ class Adapters(nn.Module):
 
 
 def mix(x: Tensor, adapted: Tensor, weight: float) -> Tensor:
-    """Return the residual rule of both towers: tokens [..., D] and their adaptation at their own length (§4)."""
+    """Return the residual rule of both towers: tokens [..., D] and their adaptation, equally long (§Image side)."""
     turned: Tensor = weight * unit(adapted) * x.norm(dim=-1, keepdim=True)
     return turned + (1 - weight) * x

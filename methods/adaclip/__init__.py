@@ -1,7 +1,7 @@
 """AdaCLIP: static and per-image prompts in both CLIP towers; clusters of anomalous patches join the class token.
 
 Paper: Cao et al., "AdaCLIP: Adapting CLIP with Hybrid Learnable Prompts for Zero-Shot Anomaly Detection", ECCV 2024,
-arXiv 2407.15795; code read: caoyunkang/AdaCLIP@e27ee32 (specs/methods/adaclip.md). Not reproduced: fp16 autocast, the
+arXiv 2407.15795; code read: caoyunkang/AdaCLIP@e27ee32 (docs/methods/adaclip.md). Not reproduced: fp16 autocast, the
 choice of the best epoch on a test set (the last one counts), and k-means drawn from a global random state, which made
 an image's score depend on the images before it. Rounding prompts to float16 is an option: it turns the last bit of a
 number, which depends on the batch, into a thousandth.
@@ -39,40 +39,40 @@ from zsadbench.methods import (
 from . import fusion
 from .hybrid_prompts import HybridPrompts
 
-CHECKPOINT_PREFIX = "clip_model."  # of the keys in official files (§9)
+CHECKPOINT_PREFIX = "clip_model."  # of the keys in official files (§Checkpoints)
 
 
 def _recipe(epochs: int = 5, lr: float = 1e-2, mosaic: float = 0.0) -> TrainRecipe:
-    """Return the published recipe or a variation of it (§8)."""
+    """Return the published recipe or a variation of it (§Training)."""
     stage = Stage(epochs, lr, optimiser="adamw", betas=(0.5, 0.999), weight_decay=0.01)
     return TrainRecipe((stage,), batch_size=1, mosaic=mosaic)
 
 
 @dataclass(frozen=True)
 class AdaClipConfig(EncoderConfig):
-    """Options; sources are sections of specs/methods/adaclip.md."""
+    """Options; sources are sections of docs/methods/adaclip.md."""
 
-    encoder: str = "open_clip:ViT-L-14-336/openai"  # §2
-    size: int | None = 518  # §2
-    activation: Literal["gelu", "quickgelu"] | None = "gelu"  # §2
-    pos_embed: Literal["bicubic_antialias", "bicubic", "bilinear"] = "bicubic"  # §2
-    layers: tuple[int, ...] | None = None  # None: four at equal depth, 6,12,18,24 of 24 blocks (§4)
-    prompt_towers: Literal["visual+text", "visual", "text", "none"] = "visual+text"  # that get prompts (§12, ablations)
-    prompt_kinds: Literal["static+dynamic", "static", "dynamic"] = "static+dynamic"  # summed (§12, ablations)
-    prompt_length: int = 5  # M (§2)
-    prompt_depth: int = 4  # J, blocks that get prompts (§2)
-    half_prompts: bool = False  # round prompts to float16 as the code does (§3, §4); off: see the module's docstring
-    score: Literal["hsf", "hsf_paper", "class_token", "map_max"] = "hsf"  # §5; map_max: the paper's "w/o HSF"
-    clusters: int = 20  # K (§2)
-    cluster_weight: float = 0.2  # of the clusters beside the class token (§5)
-    cluster_seed: int = 111  # of every image's k-means; the code seeds once a run (§5)
-    logit_scale: float = 100.0  # §4, §6
-    noun: Literal["raw", "readable"] = "raw"  # folder name, or the dataset's noun; "-" becomes a space (§3)
-    dice: Literal["rows", "images"] = "rows"  # what the Dice loss is a mean over (§8)
-    align_corners: bool = True  # §5
-    sigma: float = 4.0  # §7
+    encoder: str = "open_clip:ViT-L-14-336/openai"  # §Encoder
+    size: int | None = 518  # §Encoder
+    activation: Literal["gelu", "quickgelu"] | None = "gelu"  # §Encoder
+    pos_embed: Literal["bicubic_antialias", "bicubic", "bilinear"] = "bicubic"  # §Encoder
+    layers: tuple[int, ...] | None = None  # None: four at equal depth, 6,12,18,24 of 24 blocks (§Image side)
+    prompt_towers: Literal["visual+text", "visual", "text", "none"] = "visual+text"  # with prompts (§Published numbers)
+    prompt_kinds: Literal["static+dynamic", "static", "dynamic"] = "static+dynamic"  # summed (§Published numbers)
+    prompt_length: int = 5  # M (§Image side)
+    prompt_depth: int = 4  # J, blocks that get prompts (§Image side)
+    half_prompts: bool = False  # round prompts to float16 as the code does (§Choices); off: see the docstring above
+    score: Literal["hsf", "hsf_paper", "class_token", "map_max"] = "hsf"  # §Semantic fusion, §Image score
+    clusters: int = 20  # K (§Semantic fusion)
+    cluster_weight: float = 0.2  # of the clusters beside the class token (§Semantic fusion)
+    cluster_seed: int = 111  # of every image's k-means; the code seeds once a run (§Semantic fusion)
+    logit_scale: float = 100.0  # §Image side, §Image score
+    noun: Literal["raw", "readable"] = "raw"  # folder name, or the dataset's noun; "-" becomes a space (§Text)
+    dice: Literal["rows", "images"] = "rows"  # what the Dice loss is a mean over (§Training)
+    align_corners: bool = True  # §Map
+    sigma: float = 4.0  # §Smoothing
     trained_on: str = "visa"  # datasets of the checkpoint, joined by "+"; official files do not say it
-    recipe: TrainRecipe = _recipe()  # §8, on VisA
+    recipe: TrainRecipe = _recipe()  # §Training, on VisA
 
 
 class Encoded(NamedTuple):
@@ -98,13 +98,13 @@ class AdaClip(TrainableMethod):
         code="caoyunkang/AdaCLIP@e27ee32",
         licence="MIT; the weights have none",
         notes="The hybrid semantic fusion is that of the code, which differs from the paper's (score=hsf_paper). The "
-        "official mvtec_colondb and visa_clinicdb files are named after their training sets (specs §8, §9); their "
-        "epoch was chosen on VisA and on MVTec AD. pretrained_all has seen every dataset and has no preset.",
+        "official mvtec_colondb and visa_clinicdb files are named after their training sets; their epoch "
+        "was chosen on VisA and on MVTec AD. pretrained_all has seen every dataset and has no preset.",
     )
     presets = {
         "visa": AdaClipConfig(),
-        "mvtec": AdaClipConfig(trained_on="mvtec", recipe=_recipe(mosaic=0.2)),  # §8
-        "visa_clinicdb": AdaClipConfig(trained_on="visa+clinicdb"),  # §8, §9
+        "mvtec": AdaClipConfig(trained_on="mvtec", recipe=_recipe(mosaic=0.2)),  # §Training
+        "visa_clinicdb": AdaClipConfig(trained_on="visa+clinicdb"),  # §Training, §Checkpoints
         "mvtec_colondb": AdaClipConfig(trained_on="mvtec+colondb", recipe=_recipe(mosaic=0.2)),
         "demo": AdaClipConfig(
             encoder="demo",
@@ -139,7 +139,7 @@ class AdaClip(TrainableMethod):
             )
 
     def new_module(self) -> HybridPrompts:
-        """Return everything trainable, under the official names (§9)."""
+        """Return everything trainable, under the official names (§Checkpoints)."""
         config, encoder = self.config, self.encoder
         widths = {"visual": encoder.width, "text": self.text_tower.width}
         return HybridPrompts(
@@ -152,7 +152,7 @@ class AdaClip(TrainableMethod):
         )
 
     def draw(self, module: HybridPrompts, generator: torch.Generator) -> None:
-        """Draw prompts and layers by the rules of §4."""
+        """Draw prompts and layers by the rules of §Image side."""
         module.draw(generator)
 
     def own_names(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -165,7 +165,7 @@ class AdaClip(TrainableMethod):
         self.trained_on = frozenset(self.config.trained_on.split("+"))
 
     def predict(self, batch: Batch) -> Prediction:
-        """Score B images: scores [B] and maps [B, S, S], all in 0..1 (§5, §6)."""
+        """Score B images: scores [B] and maps [B, S, S], all in 0..1 (§Map, §Image score)."""
         encoded = self.encode(batch, [batch.category] * len(batch))
         logits = self.patch_logits(encoded)
         maps = self._upsample(logits.mean(dim=1)).sigmoid()
@@ -176,7 +176,7 @@ class AdaClip(TrainableMethod):
     def loss(
         self, batch: TrainingBatch, labels: Tensor, masks: Tensor, stage: str = "", *, chosen: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Return the focal loss of the image score, and focal and two Dice losses summed over the layers' maps (§8).
+        """Return the focal loss of the image score, and focal and two Dice losses over the layers' maps (§Training).
 
         With score=map_max the image score that learns is the class token's. `chosen`: as in `image_logit`.
         """
@@ -202,10 +202,10 @@ class AdaClip(TrainableMethod):
         return Encoded(unit(patches), unit(token), self.text_features(categories, frozen))
 
     def prompted_pass(self, images: Tensor, contexts: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Run the vision tower with prompts behind the patches, replaced before each of the first blocks (§4.2).
+        """Run the vision tower with prompts behind the patches, replaced before each of the first blocks (§Image side).
 
         images: [B, 3, S, S]; contexts: [B or 1, M, D] for blocks 1, 2, ... Returns the patch tokens [B, L, D] of every
-        layer, and the image embedding [B, J] (§4.3).
+        layer, and the image embedding [B, J] (§Image side).
         """
         encoder = self.encoder
         found = {}
@@ -222,7 +222,7 @@ class AdaClip(TrainableMethod):
         return [found[layer] for layer in self.layers], encoder.project(x[:, 0])
 
     def text_features(self, categories: Sequence[Category], frozen: Tensor | None) -> Tensor:
-        """Return each image's own text features: unit rows [B, 2, J], normal and abnormal (§3).
+        """Return each image's own text features: unit rows [B, 2, J], normal and abnormal (§Text).
 
         frozen: [B, J] embeddings that the dynamic prompts come from. Raises UsageError for prompts that would take a
         sentence's end token.
@@ -242,11 +242,11 @@ class AdaClip(TrainableMethod):
         return text if per_image else text[[rows.index(category) for category in categories]]
 
     def patch_logits(self, encoded: Encoded) -> Tensor:
-        """Return how much more each patch is like abnormal than like normal text: [B, l, L] (§4.4)."""
+        """Return how much more each patch is like abnormal than like normal text: [B, l, L] (§Image side)."""
         return abnormal_logit(encoded.patches, encoded.text[:, None], self.config.logit_scale)
 
     def image_logit(self, encoded: Encoded, logits: Tensor, chosen: Tensor | None = None) -> Tensor:
-        """Return the logit of the image score, from class token and clusters: [B] (§4.5, §6).
+        """Return the logit of the image score, from class token and clusters: [B] (§Semantic fusion, §Image score).
 
         logits: [B, l, L] of the patches; chosen: [B, n] patches in the order in which k-means shall see them, None for
         the most abnormal ones.
@@ -257,7 +257,7 @@ class AdaClip(TrainableMethod):
         return abnormal_logit(token[:, None], encoded.text, self.config.logit_scale)[:, 0]
 
     def _clusters(self, encoded: Encoded, logits: Tensor, chosen: Tensor | None) -> Tensor:
-        """Return the unit vector [B, J] of the anomalous clusters; logits: [B, L] (§4.5)."""
+        """Return the unit vector [B, J] of the anomalous clusters; logits: [B, L] (§Semantic fusion)."""
         count, seed = self.config.clusters, self.config.cluster_seed
         if self.config.score == "hsf_paper":
             return fusion.abnormal_cluster(encoded.patches, logits.sigmoid(), count, seed)
@@ -291,7 +291,7 @@ class AdaClip(TrainableMethod):
 
     def _map_loss(self, map_: Tensor, masks: Tensor) -> Tensor:
         focal = losses.focal(_two_classes(map_), masks)
-        if self.config.dice == "rows":  # every row of pixels counts as an image, as in the code at batch size 1 (§8)
+        if self.config.dice == "rows":  # every row of pixels counts as an image, as in the code (§Training)
             map_, masks = map_.flatten(0, 1), masks.flatten(0, 1)
         return focal + losses.dice(map_, masks) + losses.dice(1 - map_, 1 - masks)
 

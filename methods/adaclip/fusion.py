@@ -1,8 +1,9 @@
 """Hybrid semantic fusion of AdaCLIP: one vector for the anomalous patches of an image, found by k-means.
 
-specs/methods/adaclip.md §4.5. Every image is clustered alone, from the same seed and with its patches in raster order,
-so that its result depends neither on its batch nor on a global random state nor on the order of nearly equal scores.
-scikit-learn clusters, on the CPU: its draws are those of the published results, and 100 rows take it milliseconds.
+docs/methods/adaclip.md, §Semantic fusion. Every image is clustered alone, from one seed and with patches in raster
+order, so that its result depends neither on its batch nor on a global random state nor on the order of nearly equal
+scores. scikit-learn clusters, on the CPU: its draws are those of the published results, and 100 rows take it
+milliseconds.
 
 B images, l layers, L patches, J width; `patches` are unit vectors [B, l, L, J]. Differentiable in the members of the
 clusters, not in who is a member.
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from zsadbench.components.similarity import unit
 
-PATCHES_PER_CLUSTER = 5  # of the patches that are clustered (§4.5)
+PATCHES_PER_CLUSTER = 5  # of the patches that are clustered (§Semantic fusion)
 
 
 def most_abnormal(scores: Tensor, clusters: int) -> Tensor:

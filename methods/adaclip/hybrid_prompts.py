@@ -1,6 +1,6 @@
 """The trained part of AdaCLIP: static prompts, generators of dynamic ones, and projection layers, under official names.
 
-specs/methods/adaclip.md §4, §9. B images, M prompts, D width of the image tower, J of the joint space.
+docs/methods/adaclip.md, §Image side. B images, M prompts, D width of the image tower, J of the joint space.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class HybridPrompts(nn.Module):
     def prompts(self, tower: str, frozen: Tensor | None) -> list[Tensor]:
         """Return the prompts before each of the first blocks, [B or 1, M, width]; none for an unprompted tower.
 
-        frozen: [B, J] embeddings of the images without prompts, which the dynamic ones come from (§4.1).
+        frozen: [B, J] embeddings of the images without prompts, which the dynamic ones come from (§Image side).
         """
         static = getattr(self, f"{tower}_prompter", None)
         generator = getattr(self, f"dynamic_{tower}_prompt_generator", None)
@@ -71,12 +71,12 @@ class HybridPrompts(nn.Module):
         return [dynamic + context for context in contexts] or [dynamic] * self.depth
 
     def project(self, tokens: list[Tensor], embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """Project patch tokens [B, L, D] of l layers and the image embedding [B, J]: [B, l, L, J] and [B, J] (§4.3)."""
+        """Project patch tokens [B, L, D] of l layers and embeddings [B, J]: [B, l, L, J] and [B, J] (§Image side)."""
         patches = [head(layer) for head, layer in zip(self.patch_token_layer.head, tokens, strict=True)]
         return torch.stack(patches, dim=1), self.cls_token_layer.head[0](embedding)
 
     def draw(self, generator: torch.Generator) -> None:
-        """Draw prompts from N(0, 0.02) and linear layers as torch's `Linear` does (§4)."""
+        """Draw prompts from N(0, 0.02) and linear layers as torch's `Linear` does (§Image side)."""
         for module in self.modules():
             if isinstance(module, StaticPrompts):
                 for prompts in module.static_prompts:

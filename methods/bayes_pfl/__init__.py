@@ -1,7 +1,7 @@
 """Bayes-PFL: prompts are distributions (prompt flows); maps and scores are means over prompts drawn from them.
 
 Paper: Qu et al., "Bayesian Prompt Flow Learning for Zero-Shot Anomaly Detection", CVPR 2025, arXiv 2503.10080; code
-read: xiaozhen228/Bayes-PFL@8f155a0 (specs/methods/bayes_pfl.md; §16 overrides). Not reproduced: the code stops its
+read: xiaozhen228/Bayes-PFL@8f155a0 (docs/methods/bayes_pfl.md). Not reproduced: the code stops its
 first stage, and chooses the checkpoint, by results on five classes of the target dataset; here both stages have a fixed
 length. Its decoders belong to a discarded loss and are left out. At test it draws new context noise for each image;
 here all images share the draws of `seed`, so that a result depends neither on the batch nor on the order.
@@ -47,20 +47,21 @@ from .flows import Draws, Noise, kl_divergence
 from .network import Network
 
 IMAGE_STAGE = "image"  # name of the training's second stage
-SMALL_DEFECTS = frozenset({"capsules", "macaroni1", "macaroni2", "pipe_fryum", "screw", "cashew", "chewinggum"})  # §6
+# The categories whose scores take fewer top pixels in the code (§Image score).
+SMALL_DEFECTS = frozenset({"capsules", "macaroni1", "macaroni2", "pipe_fryum", "screw", "cashew", "chewinggum"})
 
-BETAS = (0.5, 0.999)  # §8
-RATES = (("prompt", 1e-3), ("temperature", 1e-2), ("PFL", 1e-3))  # §8
-AUGMENT = Augmentation(brightness=0.2, contrast=0.2, colour_chance=0.5, rotation=30.0, warp_chance=0.5)  # §8, in part
-IMAGE_BRANCH = ("class_mapping", "image_mapping", "fuse")  # what the second stage trains (§8)
+BETAS = (0.5, 0.999)  # §Training
+RATES = (("prompt", 1e-3), ("temperature", 1e-2), ("PFL", 1e-3))  # §Training
+AUGMENT = Augmentation(brightness=0.2, contrast=0.2, colour_chance=0.5, rotation=30.0, warp_chance=0.5)  # §Training
+IMAGE_BRANCH = ("class_mapping", "image_mapping", "fuse")  # what the second stage trains (§Training)
 RECIPE = TrainRecipe(
     (
         Stage(25, 1e-4, betas=BETAS, schedule=Cosine(warm_up=0.1), rates=RATES, augment=AUGMENT),
         Stage(5, 1e-4, IMAGE_STAGE, IMAGE_BRANCH, betas=BETAS, augment=AUGMENT),
     ),
     batch_size=32,
-)  # §8; the lengths are ours: the code's limit of 30 epochs, of which "a few" at the end are the second stage
-MVTEC_RECIPE = replace(RECIPE, mosaic=0.4)  # §8
+)  # §Training; the lengths are ours: the code's limit of 30 epochs, of which "a few" at the end are the second stage
+MVTEC_RECIPE = replace(RECIPE, mosaic=0.4)  # §Training
 DEMO_RECIPE = TrainRecipe(
     (
         Stage(3, 1e-2, betas=BETAS, schedule=Cosine(warm_up=0.1)),
@@ -72,28 +73,28 @@ DEMO_RECIPE = TrainRecipe(
 
 @dataclass(frozen=True)
 class BayesPflConfig(EncoderConfig):
-    """Options; sources are sections of specs/methods/bayes_pfl.md."""
+    """Options; sources are sections of docs/methods/bayes_pfl.md."""
 
-    encoder: str = "open_clip:ViT-L-14-336/openai"  # §2
-    size: int | None = 518  # §2
-    activation: Literal["gelu", "quickgelu"] | None = "gelu"  # §2
-    layers: tuple[int, ...] | None = None  # None: four at equal depth, 6,12,18,24 of 24 blocks (§2)
-    bank: int = 3  # prompts a state (§3)
-    context: int = 5  # learnable vectors that both states share (§3)
-    states: int = 5  # learnable vectors of a state (§3)
-    flows: int = 10  # planar steps (§3)
-    heads: int = 4  # of the residual cross-attention (§4)
-    kl_weight: float = 0.01  # §3
-    samples: int = 10  # draws an image at test (§8)
-    seed: int = 333  # of these draws; that of the released scripts (§8)
-    stage: Literal[1, 2] = 2  # whose image branch scores: the class token alone, or fused with patches (§4)
-    score: Literal["minmax", "mean", "class_token"] = "minmax"  # minmax: scaled over the category (§6)
-    alpha: float = 0.5  # share of the class token's probability; the map's top pixels have the rest (§6)
-    top: int = 2000  # how many pixels these are, at the input size (§6)
-    small_top: int | None = None  # how many in seven categories of MVTec AD and VisA that the code names (§6)
-    noun: Literal["readable", "raw"] = "readable"  # class in the prompt; readable spells pcb out, as the code (§3)
-    align_corners: bool = True  # §5
-    sigma: float = 8.0  # §7
+    encoder: str = "open_clip:ViT-L-14-336/openai"  # §Encoder
+    size: int | None = 518  # §Encoder
+    activation: Literal["gelu", "quickgelu"] | None = "gelu"  # §Encoder
+    layers: tuple[int, ...] | None = None  # None: four at equal depth, 6,12,18,24 of 24 blocks (§Encoder)
+    bank: int = 3  # prompts a state (§Text)
+    context: int = 5  # learnable vectors that both states share (§Text)
+    states: int = 5  # learnable vectors of a state (§Text)
+    flows: int = 10  # planar steps (§Prompt flows)
+    heads: int = 4  # of the residual cross-attention (§Image side)
+    kl_weight: float = 0.01  # §Prompt flows
+    samples: int = 10  # draws an image at test (§Map)
+    seed: int = 333  # of these draws; that of the released scripts (§Training)
+    stage: Literal[1, 2] = 2  # whose image branch scores: the class token alone, or fused with patches (§Image side)
+    score: Literal["minmax", "mean", "class_token"] = "minmax"  # minmax: scaled over the category (§Image score)
+    alpha: float = 0.5  # share of the class token's probability; the map's top pixels have the rest (§Image score)
+    top: int = 2000  # how many pixels these are, at the input size (§Image score)
+    small_top: int | None = None  # how many in seven categories of MVTec AD and VisA that the code names (§Image score)
+    noun: Literal["readable", "raw"] = "readable"  # class in the prompt; readable spells pcb out, as the code (§Text)
+    align_corners: bool = True  # §Map
+    sigma: float = 8.0  # §Smoothing
     trained_on: str = "visa"  # dataset of the checkpoint; official files do not say it
     recipe: TrainRecipe = RECIPE
 
@@ -168,11 +169,11 @@ class BayesPfl(TrainableMethod):
         )
 
     def draw(self, module: Network, generator: torch.Generator) -> None:
-        """Draw weights by the rules of §3."""
+        """Draw weights by the rules of §Text."""
         module.draw(generator)
 
     def own_names(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Take official tensors without the unused decoders, and the modules that flows share once (§9)."""
+        """Take official tensors without the unused decoders, and the modules that flows share once (§Checkpoints)."""
         names = {}
         for key, tensor in tensors.items():
             name = key.removeprefix("MyModel.").replace(".module.", ".")
@@ -185,7 +186,7 @@ class BayesPfl(TrainableMethod):
         return names
 
     def predict(self, batch: Batch) -> Prediction:
-        """Score B images of one category: scores [B] and maps [B, S, S], all in 0..1 (§5, §6)."""
+        """Score B images of one category: scores [B] and maps [B, S, S], all in 0..1 (§Map, §Image score)."""
         evidence = Evidence.collect(self.evidence(part, self.noise) for part in batch.split())
         return Prediction(fuse(evidence, self.config.score, self.config.alpha), evidence.maps)
 
@@ -199,14 +200,14 @@ class BayesPfl(TrainableMethod):
         return Evidence(abnormal, maps.flatten(1).topk(self.top(batch.category)).values.mean(dim=1), maps)
 
     def mean_map(self, levels: Sequence[Tensor]) -> Tensor:
-        """Return one image's mean abnormal probability over pairs and levels, each [P, g, g]: [S, S] (§5).
+        """Return one image's mean abnormal probability over pairs and levels, each [P, g, g]: [S, S] (§Map).
 
         A level at a time, because 30 maps of 518 x 518 pixels are 32 MB.
         """
         return torch.stack([self.upsample(level).mean(dim=0) for level in levels]).mean(dim=0)
 
     def top(self, category: Category) -> int:
-        """Return how many pixels count as the map's top (§6)."""
+        """Return how many pixels count as the map's top (§Image score)."""
         small = self.config.small_top
         top: int = self.config.top if small is None or category.name not in SMALL_DEFECTS else small
         return top
@@ -214,7 +215,7 @@ class BayesPfl(TrainableMethod):
     def text(self, categories: Sequence[Category], embeddings: Tensor, noise: Noise) -> tuple[Tensor, dict[str, Draws]]:
         """Return unit text features [B, 2, P, J] (normal, abnormal) of B images, and the draws they are made of.
 
-        embeddings: [B, J] of the images. P pairs of prompts: row r * bank + b is draw r of bank entry b (§16 C2).
+        embeddings: [B, J] of the images. P pairs of prompts: row r * bank + b is draw r of bank entry b (§Map).
         """
         ids = self.tower.tokenize([f"X {prompt_noun(category, self.config.noun)}" for category in categories])
         ends = ids.argmax(dim=1)
@@ -227,7 +228,7 @@ class BayesPfl(TrainableMethod):
         return unit(encoded).flatten(2, 3), draws
 
     def image_logits(self, features: Features, text: Tensor, stage: int) -> Tensor:
-        """Return abnormal less normal logits of B images for P pairs of text features [B, 2, P, J]: [B, P] (§4)."""
+        """Return abnormal less normal logits of B images for P pairs of features [B, 2, P, J]: [B, P] (§Image side)."""
         network = self.ready()
         image = features.embedding
         if stage == 2:
@@ -237,7 +238,7 @@ class BayesPfl(TrainableMethod):
         return logits
 
     def pixel_logits(self, features: Features, level: int, text: Tensor) -> Tensor:
-        """Return abnormal less normal logits of the i-th level for P pairs [B, 2, P, J]: [B, P, g, g] (§5)."""
+        """Return abnormal less normal logits of the i-th level for P pairs [B, 2, P, J]: [B, P, g, g] (§Map)."""
         network = self.ready()
         refined, patches = network.RCA(text.flatten(1, 2), features.tokens(self.layers[level]), level)
         normal, abnormal = refined.unflatten(1, text.shape[1:3]).unbind(1)
@@ -245,7 +246,7 @@ class BayesPfl(TrainableMethod):
         return logits.unflatten(2, (self.encoder.grid, self.encoder.grid))
 
     def upsample(self, logits: Tensor) -> Tensor:
-        """Return abnormal probabilities at the input size: [N, g, g] -> [N, S, S]; logits first, then softmax (§5)."""
+        """Return abnormal probabilities at the input size: [N, g, g] -> [N, S, S]; upsampled as logits (§Map)."""
         return resize_maps(logits, self.encoder.size, self.align_corners).sigmoid()
 
     def loss(
@@ -258,7 +259,7 @@ class BayesPfl(TrainableMethod):
         noise: Noise | None = None,
         entry: int | None = None,
     ) -> dict[str, Tensor]:
-        """Return the losses of one entry of the bank, and of the distributions; the second stage has "cls" alone (§8).
+        """Return the losses of one entry of the bank, and of the distributions; stage 2 has "cls" alone (§Training).
 
         noise: one draw an image; entry: index into the bank. None draws them from the batch's generator.
         """
@@ -298,14 +299,14 @@ def _check(config: BayesPflConfig, encoder: Encoder, joint_width: int) -> None:
 
 
 def prompt_noun(category: Category, noun: str) -> str:
-    """Return the class in a category's prompts; the code's map has the readable nouns, but for pcb (§3)."""
+    """Return the class in a category's prompts; the code's map has the readable nouns, but for pcb (§Text)."""
     if noun == "raw":
         return category.name.lower()
     return "printed circuit board" if category.noun == "pcb" else category.noun.lower()
 
 
 def fuse(evidence: Evidence, rule: str, alpha: float) -> Tensor:
-    """Return image scores [N]: alpha times probabilities plus (1 - alpha) times top pixels (§6).
+    """Return image scores [N]: alpha times probabilities plus (1 - alpha) times top pixels (§Image score).
 
     "minmax" scales both over the N images first; "mean" does not; "class_token" drops the pixels.
     """
@@ -313,12 +314,12 @@ def fuse(evidence: Evidence, rule: str, alpha: float) -> Tensor:
         return evidence.abnormal
     parts = evidence.abnormal, evidence.peak
     if rule == "minmax":
-        parts = tuple((part - part.min()) / (part.max() - part.min() + 1e-8) for part in parts)  # epsilon: §16 C2
+        parts = tuple((part - part.min()) / (part.max() - part.min() + 1e-8) for part in parts)  # epsilon: §Image score
     return alpha * parts[0] + (1 - alpha) * parts[1]
 
 
 def balanced_focal(maps: Tensor, masks: Tensor, gamma: float = 2.0, smooth: float = 1e-8) -> Tensor:
-    """Return the focal loss of abnormal probabilities, its mean over abnormal pixels plus that over normal ones (§8).
+    """Return the focal loss of abnormal probabilities, its mean over abnormal plus that over normal pixels (§Training).
 
     maps: [B, S, S] in 0..1; masks: [B, S, S] of 0 and 1. A kind without pixels counts nothing.
     """
@@ -329,12 +330,12 @@ def balanced_focal(maps: Tensor, masks: Tensor, gamma: float = 2.0, smooth: floa
 
 
 def batch_dice(maps: Tensor, masks: Tensor) -> Tensor:
-    """Return one minus the Dice overlap of all maps of a batch together, [B, S, S] (§8)."""
+    """Return one minus the Dice overlap of all maps of a batch together, [B, S, S] (§Training)."""
     return losses.dice(maps.reshape(1, -1), masks.reshape(1, -1), smooth=1e-5)
 
 
 def orthogonality_loss(text: Tensor) -> Tensor:
-    """Return the mean squared cosine of different rows, normal plus abnormal; unit text [B, 2, K, J] (§8).
+    """Return the mean squared cosine of different rows, normal plus abnormal; unit text [B, 2, K, J] (§Training).
 
     The mean is over all K x K pairs, those of a row with itself counting 0.
     """

@@ -1,6 +1,6 @@
 """Prompt flows: an offset of prompt vectors is drawn from a Gaussian and bent by planar flows; and its KL divergence.
 
-The distributions of Bayes-PFL (specs/methods/bayes_pfl.md §3, §16). N conditions with R draws each, C width of a
+The distributions of Bayes-PFL (docs/methods/bayes_pfl.md, §Prompt flows). N conditions with R draws each, C width of a
 condition, W width of an offset, K planar steps.
 """
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-LOG_DET_EPSILON = 1e-5  # keeps the logarithm finite where a step is not invertible (§3)
+LOG_DET_EPSILON = 1e-5  # keeps the logarithm finite where a step is not invertible (§Prompt flows)
 
 
 class Noise(NamedTuple):
@@ -23,7 +23,7 @@ class Noise(NamedTuple):
 
     @classmethod
     def draw(cls, images: int, samples: int, width: int, generator: torch.Generator) -> Noise:
-        """Draw noise on the generator's device, in the order of §16 C2."""
+        """Draw noise on the generator's device, in the order of §Map."""
         shapes = [(images, samples, width), (1, samples, width), (1, samples, width)]
         return cls(*(torch.randn(shape, generator=generator, device=generator.device) for shape in shapes))
 
@@ -39,7 +39,7 @@ class Draws(NamedTuple):
 
 
 class Gaussian(nn.Module):
-    """The Gaussian of a condition: two MLPs give its mean and the logarithm of its variance, which is halved (§3)."""
+    """The Gaussian of a condition: two MLPs give its mean and its log-variance, which is halved (§Prompt flows)."""
 
     def __init__(self, condition_width: int, hidden: int, width: int) -> None:
         """Make the MLPs: C -> hidden -> hidden -> W."""
@@ -61,7 +61,7 @@ class Gaussian(nn.Module):
 
 
 class ContextFlow(nn.Module):
-    """A flow whose planar steps depend on the condition, as its Gaussian does: one distribution an image (§3)."""
+    """A flow whose planar steps depend on the condition, as its Gaussian: one distribution an image (§Prompt flows)."""
 
     def __init__(self, condition_width: int, width: int, steps: int) -> None:
         """Make the linear layers that give the K steps."""
@@ -78,10 +78,10 @@ class ContextFlow(nn.Module):
 
 
 class StateFlow(nn.Module):
-    """A flow with learned planar steps and a learned condition: one distribution for all images (§3)."""
+    """A flow with learned planar steps and a learned condition: one distribution for all images (§Prompt flows)."""
 
     def __init__(self, width: int, steps: int) -> None:
-        """Make the K steps, in the shapes of official checkpoints (§9)."""
+        """Make the K steps, in the shapes of official checkpoints (§Checkpoints)."""
         super().__init__()
         self.state = nn.Parameter(torch.empty(1, width))
         self.amor_u = nn.Parameter(torch.empty(1, steps, width, 1))
@@ -106,14 +106,14 @@ def bend(gaussian: tuple[Tensor, Tensor], u: Tensor, w: Tensor, b: Tensor, noise
 
 
 def planar(z: Tensor, u: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return z + u tanh(w . z + b) of z [N, R, W] and its log-determinant [N, R]; u, w: [N, W], b: [N] (§3)."""
+    """Return z + u tanh(w . z + b) of z [N, R, W], and its log-determinant [N, R]; u, w: [N, W], b: [N]."""
     bent = ((z @ w.unsqueeze(2)).squeeze(2) + b.unsqueeze(1)).tanh()
     slope = (w * u).sum(dim=1, keepdim=True) * (1 - bent.square())
     return z + bent.unsqueeze(2) * u.unsqueeze(1), ((1 + slope).abs() + LOG_DET_EPSILON).log()
 
 
 def kl_divergence(draws: Draws, images: int) -> Tensor:
-    """Return the KL divergence from the standard normal as the draws estimate it, without constants (§16 B2).
+    """Return the KL divergence from the standard normal as the draws estimate it, without constants (§Prompt flows).
 
     The log-determinants are summed over the N conditions and divided by the number of images in the batch: a mean for
     the context flow, but a B-th of the one log-determinant of a state flow, as the released code computes it.

@@ -1,7 +1,7 @@
 """The trained part of Bayes-PFL: a bank of random prompts, residual cross-attention, and the fused image vector.
 
-Its modules bear the names of official checkpoints (specs/methods/bayes_pfl.md §3, §4, §9). B images, L patches of width
-D, J width of the space shared with text, W width of the text tower.
+Its modules bear the names of official checkpoints (docs/methods/bayes_pfl.md, §Checkpoints). B images, L patches of
+width D, J width of the space shared with text, W width of the text tower.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .flows import ContextFlow, Draws, Gaussian, Noise, StateFlow
 
 
 class Network(nn.Module):
-    """Everything trainable (§3, §4, §9): B images, R draws, n vectors a prompt, W text width, J joint width."""
+    """Everything trainable (§Text, §Image side): B images, R draws, n vectors a prompt, W text width, J joint width."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Network(nn.Module):
         `levels` of patch tokens of `width`.
         """
         super().__init__()
-        hidden = width // 2  # §3, §4: 512 of 1024
+        hidden = width // 2  # §Prompt flows, §Image side: 512 of 1024
         self.prompt_context = nn.Parameter(torch.empty(bank, context, text_width))
         self.prompt_state_normal = nn.Parameter(torch.empty(bank, states, text_width))
         self.prompt_state_abnormal = nn.Parameter(torch.empty(bank, states, text_width))
@@ -54,7 +54,7 @@ class Network(nn.Module):
         self.class_mapping, self.image_mapping = (nn.Linear(joint_width, joint_width) for _ in range(2))
 
     def prompts(self, embeddings: Tensor, noise: Noise) -> tuple[Tensor, dict[str, Draws]]:
-        """Return the vectors of every prompt, [B, 2, R, bank, n, W], and the draws that were added to them (§3)."""
+        """Return the vectors of every prompt, [B, 2, R, bank, n, W], and the draws that were added to them (§Text)."""
         draws = {
             "context": self.PFL_context(self.context_encoder, embeddings, noise.context),
             "normal": self.PFL_normal(self.state_encoder, noise.normal),
@@ -71,7 +71,7 @@ class Network(nn.Module):
         return torch.stack([torch.cat([context, state], dim=3) for state in states], dim=1), draws
 
     def draw(self, generator: torch.Generator) -> None:
-        """Draw every parameter (§3)."""
+        """Draw every parameter (§Text)."""
         states = {"prompt_state_normal": 0.5, "prompt_state_abnormal": -0.5}  # means
         for name, parameter in self.named_parameters():
             if name.startswith("temperature"):
@@ -88,7 +88,7 @@ class Network(nn.Module):
 
 
 class ResidualCrossAttention(nn.Module):
-    """Text features read an image's patches, one linear map a level before it (§4)."""
+    """Text features read an image's patches, one linear map a level before it (§Image side)."""
 
     def __init__(self, levels: int, width: int, joint_width: int, heads: int) -> None:
         """Make the layers; `heads` divides the joint width."""
@@ -102,13 +102,13 @@ class ResidualCrossAttention(nn.Module):
         patches = unit(self.linear_proj[level](tokens))
         queries = self.q_proj_pre(text.mT).mT
         q, kv = (x.unflatten(2, (self.heads, -1)).transpose(1, 2) for x in (queries, patches))
-        scale = text.shape[2] ** -0.5  # of the whole width, not of a head's (§16)
+        scale = text.shape[2] ** -0.5  # of the whole width, not of a head's (§Image side)
         read = functional.scaled_dot_product_attention(q, kv, kv, scale=scale)
         return unit(text + read.transpose(1, 2).flatten(2)), patches
 
 
 class Fuse(nn.Module):
-    """One vector of all patches of all levels, pooled by attention (§4)."""
+    """One vector of all patches of all levels, pooled by attention (§Image side)."""
 
     def __init__(self, width: int, hidden: int, joint_width: int) -> None:
         """Make the layers; `width` is that of all levels together."""

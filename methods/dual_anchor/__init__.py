@@ -2,7 +2,7 @@
 
 Paper: Roh et al., "Dual Anchors, Do It Better: Hierarchical Group Merging for Zero-Shot Anomaly Detection", arXiv
 2608.11933. No code or weights are known, and the paper's text was not at hand: this follows the equations of
-specs/methods/dual_anchor.md (§16 overrides), whose results must not be called a reproduction.
+docs/methods/dual_anchor.md, whose results must not be called a reproduction.
 
 Published, or in reading notes of the paper: backbones, layers, group counts, the order initialisation - assignment -
 merging - update, the parity-split merge, the prompt template, the refiner's additive form, the four losses with equal
@@ -50,7 +50,7 @@ from .anchors import (
 from .merging import Merged, check_sizes, gumbel_noise
 from .network import CLIP, DualAnchorConfig, Network
 
-LARGEST_SCALE = 100.0  # both logit scales are clamped to it (§16.14)
+LARGEST_SCALE = 100.0  # both logit scales are clamped to it (§Map)
 
 DINOV2 = DualAnchorConfig(encoder="timm:vit_large_patch14_dinov2.lvd142m", size=518)  # Table S2
 CLIP_ONLY = DualAnchorConfig(encoder=CLIP, size=518, text_encoder="")  # Table S2
@@ -80,7 +80,7 @@ class DualAnchor(TrainableMethod):
         reference="Roh et al., arXiv 2608.11933",
         scope="image",
         notes="Built from written equations: no code or weights are known, and many operators are inferred "
-        "(specs/methods/dual_anchor.md §11, §16). No reproduction of the paper.",
+        "(docs/methods/dual_anchor.md). No reproduction of the paper.",
     )
     presets = {
         "visa": DualAnchorConfig(),
@@ -117,16 +117,16 @@ class DualAnchor(TrainableMethod):
         self.align_corners, self.sigma = config.align_corners, config.sigma
 
     def new_module(self) -> Network:
-        """Return everything trainable, under the names of §16.22."""
+        """Return everything trainable, under the names of §Checkpoints."""
         tower = self.text_tower
         return Network(self.config, len(self.layers), self.encoder.width, tower.width, tower.joint_width)
 
     def draw(self, module: Network, generator: torch.Generator) -> None:
-        """Draw weights by the rules of §3 and §4 (§16.10 for the update)."""
+        """Draw weights by the rules of §Text and §Image side (§Merge blocks for the update)."""
         module.draw(generator, self._shared_projection())
 
     def predict(self, batch: Batch) -> Prediction:
-        """Score B images: scores [B] and maps [B, S, S], all in 0..1 (§5, §6)."""
+        """Score B images: scores [B] and maps [B, S, S], all in 0..1 (§Map, §Image score)."""
         result = self.forward(batch, [batch.category] * len(batch))
         maps = torch.stack(result.maps).mean(dim=0)
         scores = result.logit.sigmoid()
@@ -143,7 +143,7 @@ class DualAnchor(TrainableMethod):
         *,
         noise: Sequence[Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Return the losses of image score, maps, and, with merge blocks, orthogonality and group (§8).
+        """Return the losses of image score, maps, and, with merge blocks, orthogonality and group (§Training).
 
         noise: Gumbel noise [B, M, n_h] of each block; None draws it from the batch's generator.
         """
@@ -192,7 +192,7 @@ class DualAnchor(TrainableMethod):
         return Forward(patches, merged, anchors, text, refined, logit[:, 0], maps)
 
     def _visual(self, batch: Batch | TrainingBatch) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Return patches of every layer and the class token, all after the tower's final norm (§2)."""
+        """Return patches of every layer and the class token, all after the tower's final norm (§Encoder)."""
         if self.config.crop_from is None:
             features = batch.features(self.encoder, self.request)
         else:
@@ -216,7 +216,7 @@ class DualAnchor(TrainableMethod):
         return text if self.config.dsp else text[[rows.index(noun) for noun in nouns]]
 
     def _map(self, features: Tensor, text: Tensor, factor: Tensor) -> Tensor:
-        """Return the abnormal probability of one feature set at the input size: [B, M, J] -> [B, S, S] (§5)."""
+        """Return the abnormal probability of one feature set at the input size: [B, M, J] -> [B, S, S] (§Map)."""
         logits = factor * abnormal_logit(unit(features), text, 1.0)
         grid = logits.unflatten(1, (self.encoder.grid, self.encoder.grid))
         return resize_maps(grid, self.encoder.size, self.config.align_corners).sigmoid()
@@ -238,7 +238,7 @@ class DualAnchor(TrainableMethod):
         return [gumbel_noise((len(batch), patches, size), batch.generator) for size in self.config.groups]
 
     def _shared_projection(self) -> Tensor | None:
-        """Return the matrix [J, C] that takes the image tower into the text's space, if the two share one (§4.3)."""
+        """Return the matrix [J, C] from the image tower into the text's space, if the two share one (§Alignment)."""
         projection = self.encoder.tower.projection
         if projection is None or self.encoder.borrowed:
             return None
@@ -274,5 +274,5 @@ def prompt_noun(category: Category, noun: str) -> str:
 
 
 def scale(log_scale: Tensor) -> Tensor:
-    """Return the factor of the cosines from its learned logarithm (§16.14)."""
+    """Return the factor of the cosines from its learned logarithm (§Map)."""
     return log_scale.exp().clamp_max(LARGEST_SCALE)

@@ -1,7 +1,7 @@
 """Image anchors: a normal and an abnormal vector of each image, what they steer (prompts, class token), their losses.
 
-The parts of Dual-Anchor behind its merge blocks (specs/methods/dual_anchor.md §3, §4.2, §8, §16); they do not know
-where the anchors come from. B images, M patches, C channels, W width of the text tower.
+The parts of Dual-Anchor behind its merge blocks (docs/methods/dual_anchor.md, §Text, §Refiner, §Training); they do not
+know where the anchors come from. B images, M patches, C channels, W width of the text tower.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RefinerForm = Literal["add", "mul"]
 
 
 class StatePrompts(nn.Module):
-    """Dynamic state prompts: E context vectors, a state token and the image's anchor before the class name (§3)."""
+    """Dynamic state prompts: E context vectors, a state token and the image's anchor before the class name (§Text)."""
 
     def __init__(self, context: int, width: int, text_width: int, dynamic: bool) -> None:
         """`dynamic`: anchors of `width` fill the slot before the class; otherwise one static token a state does."""
@@ -52,7 +52,7 @@ class StatePrompts(nn.Module):
 
 
 def prompt_template(noun: str, context: int) -> str:
-    """Return the sentence whose first context + 2 words, one token each, learned tokens replace (§3)."""
+    """Return the sentence whose first context + 2 words, one token each, learned tokens replace (§Text)."""
     return " ".join(["X"] * (context + 2)) + f" {noun}."
 
 
@@ -63,7 +63,7 @@ def refine(
     norm: RefinerNorm = "l2",
     form: RefinerForm = "add",
 ) -> Tensor:
-    """Return the class token [B, C] gated by its cosines with the anchors [B, 2, C] (§4.2, §16.11): [B, C]."""
+    """Return the class token [B, C] gated by its cosines with the anchors [B, 2, C] (§Refiner): [B, C]."""
     cosines = (unit(token).unsqueeze(1) * unit(anchors)).sum(dim=2)  # [B, 2]
     if norm == "l2":
         cosines = unit(cosines)
@@ -74,18 +74,18 @@ def refine(
 
 
 def pool_masks(masks: Tensor, patch: int) -> Tensor:
-    """Return the anomalous fraction of each patch of masks [B, S, S] in 0..1: [B, M] (§16.20)."""
+    """Return the anomalous fraction of each patch of masks [B, S, S] in 0..1: [B, M] (§Training)."""
     return functional.avg_pool2d(masks[:, None], patch).flatten(1)
 
 
 def orthogonality_loss(anchors: Tensor) -> Tensor:
-    """Return the squared cosine of the two anchors [B, 2, C], a mean over images (§8)."""
+    """Return the squared cosine of the two anchors [B, 2, C], a mean over images (§Training)."""
     directions = unit(anchors)
     return (directions[:, 0] * directions[:, 1]).sum(dim=1).square().mean()
 
 
 def group_loss(anchors: Tensor, patches: Tensor, fractions: Tensor) -> Tensor:
-    """Return how far anchors [B, 2, C] point from the mean patch of their state, 0 to 2 (§8, §16.19, §16.20).
+    """Return how far anchors [B, 2, C] point from the mean patch of their state, 0 to 2 (§Training).
 
     patches: [B, M, C]; fractions: [B, M] anomalous share of a patch. Normal patches have none; the abnormal mean is
     weighted by it. Each state counts half, over the images that have it; without any it counts nothing.

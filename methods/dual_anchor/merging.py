@@ -1,8 +1,8 @@
 """Hierarchical group merging: learnable group tokens claim patches block by block, and are merged in between.
 
-The operators of Dual-Anchor (specs/methods/dual_anchor.md §4.1, §16), which know neither text nor anomalies: a grouping
-block in the form of GroupViT (Xu et al., CVPR 2022) and the bipartite matching of ToMe (Bolya et al., ICLR 2023), both
-re-implemented from their formulas. B images, M patches, n groups, C channels.
+The operators of Dual-Anchor (docs/methods/dual_anchor.md, §Merge blocks), which know neither text nor anomalies: a
+grouping block in the form of GroupViT (Xu et al., CVPR 2022) and the bipartite matching of ToMe (Bolya et al., ICLR
+2023), both re-implemented from their formulas. B images, M patches, n groups, C channels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn import functional
 from zsadbench.components.similarity import unit
 from zsadbench.errors import UsageError
 
-ASSIGN_EPS = 1.0  # added to a group's total claim before it is divided by it (GroupViT; §4.1b)
+ASSIGN_EPS = 1.0  # added to a group's total claim before it is divided by it (GroupViT; §Merge blocks)
 
 
 class Merged(NamedTuple):
@@ -63,7 +63,7 @@ class Assignment(nn.Module):
     def forward(self, patches: Tensor, groups: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the assignment [B, M, n] and the updated groups [B, n, C].
 
-        noise: [B, M, n] Gumbel noise of a training step, added before the division by tau (§16.7).
+        noise: [B, M, n] Gumbel noise of a training step, added before the division by tau (§Merge blocks).
         """
         normed = self.norm_patch(patches)
         # Products are ordered so that C x C matrices meet the few groups, never the many patches.
@@ -127,7 +127,7 @@ def run_blocks(
     """Run the blocks over one feature layer each, merging groups in between.
 
     sizes: n_h groups that enter block h; bank: [1, n_1, C]; features: [B, M, C] a block, each block reads its own
-    layer afresh (§16.5); noise: [B, M, n_h] a block, None outside training.
+    layer afresh (§Merge blocks); noise: [B, M, n_h] a block, None outside training.
     """
     groups = bank.expand(len(features[0]), -1, -1)
     patches, assignments = features[0], []
@@ -139,7 +139,7 @@ def run_blocks(
 
 
 def merge_to(groups: Tensor, size: int) -> Tensor:
-    """Merge group tokens [B, n, C] by halves until `size` are left (§16.9): [B, size, C]."""
+    """Merge group tokens [B, n, C] by halves until `size` are left (§Merge blocks): [B, size, C]."""
     while groups.shape[1] > size:
         groups = merge_half(groups)
     return groups

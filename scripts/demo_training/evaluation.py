@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from zsadbench.data import procedural
 
-# The compositional prompt ensemble of WinCLIP (specs/prompts.json, `winclip`).
+# The compositional prompt ensemble of WinCLIP (zsadbench/components/prompts.json, `winclip`).
 NORMAL = ("{}", "flawless {}", "perfect {}", "unblemished {}")
 NORMAL += ("{} without flaw", "{} without defect", "{} without damage")
 ABNORMAL = ("damaged {}", "{} with flaw", "{} with defect", "{} with damage")

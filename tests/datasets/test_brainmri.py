@@ -1,4 +1,4 @@
-"""BrainMRI: suffixes that lie, folders that are there twice, the part that Bayes-PFL kept (specs/datasets.md §17)."""
+"""BrainMRI: suffixes that lie, folders that are there twice, the part that Bayes-PFL kept (docs/datasets/brain.md)."""
 
 from __future__ import annotations
 

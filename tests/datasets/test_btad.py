@@ -1,4 +1,4 @@
-"""BTAD: mixed file types, non-square images, anomalib's and Bayes-PFL's copies (specs/datasets.md §4)."""
+"""BTAD: mixed file types, non-square images, anomalib's and Bayes-PFL's copies (docs/datasets/btad.md)."""
 
 from __future__ import annotations
 

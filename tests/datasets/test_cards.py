@@ -24,7 +24,7 @@ PROTOCOLS = {  # of dataset_counts.json: the variant that has its name; the othe
 
 @pytest.mark.parametrize(
     ("name", "categories", "normal", "anomalous"),
-    [  # specs/datasets.md §0
+    [  # docs/datasets/index.md#adapters
         ("mvtec", 15, 467, 1258),
         ("visa", 12, 962, 1200),
         ("btad", 3, 451, 290),
@@ -75,7 +75,7 @@ def test_only_head_ct_and_brain_mri_have_no_masks():
 
 
 def test_mask_rules_are_the_ones_of_the_adapter_contract():
-    """specs/datasets.md §21; sets without masks do not matter."""
+    """docs/protocol.md#masks; sets without masks do not matter."""
     gt0 = {name for name, card in CARDS.items() if card.mask_rule == "gt0" and card.domain != "custom"}
     ksdd = {"ksdd", "ksdd.strips3", "ksdd.adaclip", "ksdd.anomalyclip", "ksdd2", "ksdd2.bayespfl"}
     assert gt0 == {"visa", "mvtec_loco", *ksdd}

@@ -1,4 +1,4 @@
-"""DAGM: the Kaggle copy with Labels.txt, AdaCLIP's copy and Bayes-PFL's (specs/datasets.md §8)."""
+"""DAGM: the Kaggle copy with Labels.txt, AdaCLIP's copy and Bayes-PFL's (docs/datasets/dagm.md)."""
 
 from __future__ import annotations
 

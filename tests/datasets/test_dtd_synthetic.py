@@ -1,4 +1,4 @@
-"""DTD-Synthetic: the official tree with foreign folders in it, and Bayes-PFL's names (specs/datasets.md §9)."""
+"""DTD-Synthetic: the official tree with foreign folders in it, and other names (docs/datasets/dtd_synthetic.md)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """HeadCT: labels.csv with a space in its header, RGBA images, copies with folders, a list of masks that are not there
-(specs/datasets.md §16)."""
+(docs/datasets/brain.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""KolektorSDD: whole images, strips of them, and rearranged copies (specs/datasets.md §7)."""
+"""KolektorSDD: whole images, strips of them, and rearranged copies (docs/datasets/kolektor.md)."""
 
 from __future__ import annotations
 

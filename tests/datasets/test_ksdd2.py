@@ -1,4 +1,4 @@
-"""KolektorSDD2: flat folders where the mask alone tells the label, and copied files (specs/datasets.md §6)."""
+"""KolektorSDD2: flat folders where the mask alone tells the label, and copied files (docs/datasets/kolektor.md)."""
 
 from __future__ import annotations
 

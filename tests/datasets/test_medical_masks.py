@@ -1,4 +1,4 @@
-"""ISIC, ColonDB, ClinicDB, Kvasir, Endo and TN3K: anomalous images only, with masks (specs/datasets.md §10 to §15)."""
+"""ISIC, ColonDB, ClinicDB, Kvasir, Endo and TN3K: anomalous images only, with masks (docs/datasets/polyps.md)."""
 
 from __future__ import annotations
 

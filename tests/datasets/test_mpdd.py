@@ -1,4 +1,4 @@
-"""MPDD: MVTec AD's layout (specs/datasets.md §4b)."""
+"""MPDD: MVTec AD's layout (docs/datasets/mpdd.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MVTec AD: the official tree with its quirks, Bayes-PFL's copy, incomplete copies (specs/datasets.md §2)."""
+"""MVTec AD: the official tree with its quirks, Bayes-PFL's copy, incomplete copies (docs/datasets/mvtec.md)."""
 
 from __future__ import annotations
 

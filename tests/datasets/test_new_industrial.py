@@ -1,4 +1,4 @@
-"""MVTec LOCO, MVTec AD 2 and Real-IAD: official layouts, as far as they are public (specs/datasets.md §19)."""
+"""MVTec LOCO, MVTec AD 2 and Real-IAD: official layouts, as far as they are public (docs/datasets/mvtec.md)."""
 
 from __future__ import annotations
 

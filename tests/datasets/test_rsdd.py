@@ -1,4 +1,4 @@
-"""RSDDs: raw rails with JPEG masks, and Bayes-PFL's crops (specs/datasets.md §5)."""
+"""RSDDs: raw rails with JPEG masks, and Bayes-PFL's crops (docs/datasets/rsdd.md)."""
 
 from __future__ import annotations
 

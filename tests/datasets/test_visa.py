@@ -1,4 +1,4 @@
-"""VisA: the official tar with its split file and the three rearranged copies (specs/datasets.md §3)."""
+"""VisA: the official tar with its split file and the three rearranged copies (docs/datasets/visa.md)."""
 
 from __future__ import annotations
 

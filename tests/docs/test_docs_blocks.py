@@ -18,11 +18,15 @@ from pathlib import Path
 
 import pytest
 
-from zsadbench import cli, datasets, methods, plugins
+from zsadbench import datasets, methods
+from zsadbench.cli.main import main
+from zsadbench.support import plugins
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-FENCE = re.compile(r"^(?:<!-- (not run|exit code): ([^\n]+) -->\n)?```(\w+)(?: title=\"([^\n]+)\")?\n(.*?)^```$", re.M | re.S)
+FENCE = re.compile(
+    r"^(?:<!-- (not run|exit code): ([^\n]+) -->\n)?```(\w+)(?: title=\"([^\n]+)\")?\n(.*?)^```$", re.M | re.S
+)
 OUTPUT = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -37,18 +41,21 @@ class Block:
     body: str
     not_run: bool = False
     exit_code: int = 0
+    follows: bool = False  # nothing stands between it and the block before
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}, line {self.line}"
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    text = page.read_text(encoding="utf-8")
+    text, end = page.read_text(encoding="utf-8"), 0
     for found in FENCE.finditer(text):
         mark, value, language, title, body = found.groups()
         line = text.count("\n", 0, found.start(3)) + 1
         code = int(value) if mark == "exit code" else 0
-        yield Block(page, line, language, title or "", body, not_run=mark == "not run", exit_code=code)
+        follows = not text[end : found.start()].strip()
+        yield Block(page, line, language, title or "", body, mark == "not run", code, follows)
+        end = found.end()
 
 
 def runs(block: Block) -> bool:
@@ -74,7 +81,7 @@ def test_every_block_of_the_page_runs(page: Path, folder: Path, monkeypatch: pyt
     for block in blocks(page):
         if block.language == "python":
             compile(block.body, str(block), "exec")
-        if block.language == "text" and printed and not block.title:
+        if block.language == "text" and block.follows and printed:
             assert doctest.OutputChecker().check_output(block.body, printed, OUTPUT), f"{block}: printed\n{printed}"
         printed = ""
         if not runs(block):
@@ -100,7 +107,7 @@ def run_commands(block: Block, monkeypatch: pytest.MonkeyPatch) -> str:
         code: object = 0
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             try:
-                cli.main()
+                main()
             except SystemExit as end:
                 code = end.code or 0
         assert code == block.exit_code, f"{block}: {command!r} ended with {code}:\n{printed.getvalue()}"

@@ -67,7 +67,7 @@ def test_the_residual_rule_adds_the_adaptation_at_the_tokens_own_length() -> Non
 
 
 def adapted_tower(method: TrainableMethod, images: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Return segmentation tokens of each level and the detection token, by the page's formulas (§4, §8)."""
+    """Return segmentation tokens of each level and the detection token, by the page's formulas (§Image side)."""
     encoder, weights = method.encoder, method.trained.state_dict()
     x, captured = encoder.tower.norm_pre(encoder.embed(images)), []
     for i, block in enumerate(encoder.blocks):
@@ -86,7 +86,7 @@ def adapted_tower(method: TrainableMethod, images: Tensor) -> tuple[list[Tensor]
 
 
 def anchors(method: TrainableMethod, noun: str) -> Tensor:
-    """Return a noun's unit rows [normal, abnormal], by the page's formulas (§3)."""
+    """Return a noun's unit rows [normal, abnormal], by the page's formulas (§Text)."""
     tower, weights, rows = method.text, method.trained.state_dict(), []
 
     def adapt(layer: int, x: Tensor) -> Tensor:
@@ -205,7 +205,7 @@ def test_the_first_stage_depends_on_the_batch_only_along_the_batch_axis(encoder:
 
 
 def seg_loss(method: TrainableMethod, levels: list[Tensor], text: Tensor, masks: Tensor) -> Tensor:
-    """Return the segmentation loss of the page (§8), summed over levels."""
+    """Return the segmentation loss of the page (§Training), summed over levels."""
     total = torch.zeros(())
     for tokens in levels:
         logits = (100 * tokens @ text.mT).transpose(1, 2).unflatten(2, (8, 8))  # [B, 2, g, g]

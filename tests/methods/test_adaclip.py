@@ -54,7 +54,7 @@ def test_variants_keep_the_contract(score: str, towers: str, kinds: str) -> None
 
 
 def expected_text(method: TrainableMethod, category: Category, dynamic: Tensor) -> Tensor:
-    """Return the text features [2, J] of one image, sentence by sentence (§3)."""
+    """Return the text features [2, J] of one image, sentence by sentence (§Text)."""
     tower, static = method.encoder.text, method.trained.text_prompter.static_prompts
     normal = ["{}", "flawless {}", "perfect {}", "unblemished {}"]
     normal += ["{} without flaw", "{} without defect", "{} without damage"]
@@ -82,7 +82,7 @@ def expected_text(method: TrainableMethod, category: Category, dynamic: Tensor) 
 
 
 def expected_vision(method: TrainableMethod, image: Tensor, dynamic: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Return the unit patch features [L, J] a layer and the unit class token [J] of one image (§4)."""
+    """Return the unit patch features [L, J] a layer and the unit class token [J] of one image (§Image side)."""
     encoder, weights = method.encoder, method.trained
     x = encoder.tower.norm_pre(encoder.embed(image[None]))
     patches = []
@@ -100,7 +100,7 @@ def expected_vision(method: TrainableMethod, image: Tensor, dynamic: Tensor) -> 
 
 
 def expected_clusters(patches: list[Tensor], abnormal: Tensor, clusters: int) -> Tensor:
-    """Return the direction of the clusters of one image, cluster by cluster (§4.5)."""
+    """Return the direction of the clusters of one image, cluster by cluster (§Semantic fusion)."""
     chosen = sorted(abnormal.argsort(descending=True)[: 5 * clusters].tolist())
     rows = np.concatenate([layer[chosen].numpy() for layer in patches], axis=1)
     labels = KMeans(clusters, n_init=1, random_state=111).fit_predict(rows)
@@ -262,7 +262,7 @@ def test_official_checkpoints_have_these_38_tensors() -> None:
         for i in range(count):
             expected |= {f"{name}.head.{i}.weight": [outputs, inputs], f"{name}.head.{i}.bias": [outputs]}
     assert shapes == expected
-    assert sum(parameter.numel() for parameter in module.parameters()) == 10_665_472  # §4
+    assert sum(parameter.numel() for parameter in module.parameters()) == 10_665_472  # §Image side
 
 
 def test_official_file_loads_and_tells_both_of_its_datasets(encoder: Encoder, tmp_path: Path) -> None:

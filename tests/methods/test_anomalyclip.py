@@ -36,7 +36,7 @@ def make(encoder: encoders.base.Encoder, **changes: object) -> TrainableMethod:
 
 
 def official(method: TrainableMethod) -> dict[str, Tensor]:
-    """Return random vectors under all names of the official prompt learner (§9), shaped for the method's text tower."""
+    """Return random vectors under all official names (§Checkpoints), shaped for the method's text tower."""
     width, context = method.text.width, method.config.context
     shapes = {f"ctx_{state}": (1, 1, context, width) for state in ("pos", "neg")}
     shapes |= {f"token_prefix_{state}": (1, 1, 1, width) for state in ("pos", "neg")}
@@ -227,7 +227,7 @@ def test_official_file_is_read_and_sets_what_the_weights_were_trained_on(
 ) -> None:
     method = methods.create("anomalyclip.mvtec", encoder=encoder)
     tensors = official(method)
-    assert len(tensors) == 32  # §9
+    assert len(tensors) == 32  # §Checkpoints
     torch.save({"prompt_learner": tensors}, tmp_path / "epoch_15.pth")
     method.load_checkpoint(read_checkpoint(tmp_path / "epoch_15.pth"), "epoch_15.pth")
     assert method.trained_on == {"mvtec"}

@@ -85,7 +85,7 @@ def test_kl_of_a_gaussian_without_steps_is_the_closed_form_in_the_mean() -> None
 def test_kl_divides_log_determinants_by_the_number_of_images() -> None:
     zero, one = torch.zeros(1, 1, 2), torch.ones(1, 1, 2)
     shared = Draws(zero, zero, torch.tensor([[6.0]]), zero, one)
-    assert float(kl_divergence(shared, images=3)) == -2  # one state draw for three images (§16 B2)
+    assert float(kl_divergence(shared, images=3)) == -2  # one state draw for three images (§Prompt flows)
     each = Draws(zero.expand(3, 1, 2), zero.expand(3, 1, 2), torch.tensor([[3.0], [6.0], [9.0]]), zero, one)
     assert float(kl_divergence(each, images=3)) == -6  # a mean
 
@@ -250,7 +250,7 @@ def test_the_published_sizes_give_the_published_number_of_parameters() -> None:
         network = Network(**sizes, width=1024, text_width=768, joint_width=768)
     decoders = 2 * (768 * 512 + 512 + 512 * 512 + 512 + 512 * 768 + 768)
     means = 3 * (768 * 768 + 768)  # p_mu of each flow
-    assert sum(parameter.numel() for parameter in network.parameters()) + decoders + means == 27_370_017  # §4
+    assert sum(parameter.numel() for parameter in network.parameters()) + decoders + means == 27_370_017  # §Image side
 
 
 def test_initial_weights_follow_the_page(encoder: Encoder) -> None:

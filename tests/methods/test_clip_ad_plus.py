@@ -51,7 +51,7 @@ def make(encoder: encoders.base.Encoder, text: dict[Category, Tensor], **changes
 
 
 def own_path(encoder: encoders.base.Encoder, images: Tensor, aliasing: bool) -> list[Tensor]:
-    """Return the patch tokens that the layers of four stages take, block by block as the page says (§4)."""
+    """Return the patch tokens that the layers of four stages take, block by block as the page says (§Image side)."""
     x = encoder.tower.norm_pre(encoder.embed(images))
     kept = []
     for index, block in enumerate(encoder.blocks):

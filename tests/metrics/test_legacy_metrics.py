@@ -1,4 +1,4 @@
-"""The named legacy variants: their defects as specs/metrics.md §2 states them, and a literal loop for cal_pro_score."""
+"""The named legacy variants: their defects as docs/metrics.md#variants says, and a literal loop for cal_pro_score."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ MASK[0, 1:4, 2:7] = 1
 PREVALENCE = MASK.mean()
 
 
-# The lines of the table of specs/metrics.md §1.
+# The lines of the table of docs/metrics.md#degenerate-cases.
 
 
 def test_without_positive_pixels_every_metric_is_undefined():

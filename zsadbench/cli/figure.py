@@ -38,9 +38,10 @@ def maps(
 
     drawing.check_suffix(out)
     done = map_samples.finished(runs)
-    name, category = map_samples.place(done, dataset.partition("=")[0], category)
+    given = datasets.create(dataset, data_root) if "=" in dataset else None  # own images get their name from the folder
+    name, category = map_samples.place(done, given.name if given else dataset, category)
     found = map_samples.find(done, name, category, names_of(methods, "--methods") if methods else ())
-    data = datasets.create(dataset or name, data_root)
+    data = given or datasets.create(name, data_root)
     chosen = map_samples.choose(found, data, names_of(samples, "--samples"), count)
     _save(map_grid.draw(map_grid.collect(found, data, chosen), overlay), out)
 

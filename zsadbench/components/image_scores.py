@@ -32,7 +32,7 @@ class Evidence(NamedTuple):
 
 
 def fuse(abnormal: Tensor, peak: Tensor, rule: ImageScore) -> Tensor:
-    """Return image scores [N] of class token probabilities [N] and map maxima [N] (specs/methods/clip_ad_sdp.md §6).
+    """Return image scores [N] of class token probabilities [N] and map maxima [N] (docs/methods/clip_ad.md).
 
     "minmax_sum" scales both to 0..1 over the N images first; "sum" does not; "class_token" drops the maxima.
     """

@@ -1,4 +1,4 @@
-"""Losses that several trained methods share (specs/common.md §14)."""
+"""Losses that several trained methods share (docs/training.md#losses)."""
 
 from __future__ import annotations
 

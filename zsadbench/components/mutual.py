@@ -1,4 +1,4 @@
-"""What methods share that compare the patches of unlabelled images with each other (specs/methods/musc.md §4, §5)."""
+"""What methods share that compare the patches of unlabelled images with each other (docs/methods/musc.md)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def normalise(tokens: Tensor) -> Tensor:
 def aggregate(tokens: Tensor, side: int) -> Tensor:
     """Average each token with its side x side neighbours on the square grid (zeros outside), then scale it to length 1.
 
-    tokens: [N, L, D] -> [N, L, D] (LNAMD, specs/methods/musc.md §4). The divisor is side ** 2 at the border too; the
+    tokens: [N, L, D] -> [N, L, D] (LNAMD, docs/methods/musc.md). The divisor is side ** 2 at the border too; the
     scaling makes it irrelevant.
     """
     result = torch.empty_like(tokens)
@@ -42,7 +42,7 @@ def nearest_similarities(tokens: Tensor, masks: Tensor | None = None) -> Tensor:
     """Return the largest cosine of each patch with the patches of each image: unit tokens [N, L, D] -> [N, L, N].
 
     masks: [N, L] bool marks patches that are no references; an image with all patches marked keeps them all
-    (specs/methods/fiseclip.md §11, A10). Every patch has cosine 1 with its own image. One product of two blocks of
+    (docs/methods/fiseclip.md#choices, A10). Every patch has cosine 1 with its own image. One product of two blocks of
     images serves both directions, so the work is N * (N - 1) / 2 image pairs, and memory is bounded by one block of
     products beside the result.
     """

@@ -12,7 +12,7 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from zsadbench.methods import Method
 
-TRUNCATE = 4.0  # standard deviations where the Gaussian ends: scipy's default, as in the papers (specs/common.md §11)
+TRUNCATE = 4.0  # standard deviations where the Gaussian ends: scipy's default (docs/protocol.md#upsampling)
 
 
 def finish(maps: Tensor, method: Method, size: int | tuple[int, int]) -> Tensor:

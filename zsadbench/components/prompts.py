@@ -1,7 +1,7 @@
 """Prompt lists as data (prompts.json), the sentences they make for a class noun, and the text features of those.
 
 A list is states ("flawless {}") times templates ("a photo of a {}."). Which noun a method inserts, readable or raw, is
-the method's choice (specs/common.md §9).
+the method's choice (docs/prompts.md#ensembles).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def text_features(
 def template_feature(text_encoder: TextEncoder, templates: Sequence[str], noun: str, ensemble: Rule = "mean") -> Tensor:
     """Return the unit vector [J] float32 of one noun over templates, without states or gradient.
 
-    CLIP Surgery's text side (specs/methods/clip_surgery.md §3): its redundant feature is that of the empty noun "".
+    CLIP Surgery's text side (docs/methods/clip_surgery.md#text): its redundant feature is that of the empty noun "".
     """
     embeddings = text_encoder.encode([template.format(noun) for template in templates])
     return embeddings.new_tensor(select(embeddings.double().cpu().numpy(), ensemble))

@@ -1,7 +1,7 @@
 """Representative vector selection (RVS): many sentence embeddings of one class to one unit vector.
 
-Rules of the CLIP-AD paper and ByChelsea/CLIP-AD@f004973 (specs/methods/rvs.md §3), and the two plain means of the other
-methods (specs/common.md §9). All arithmetic is float64.
+Rules of the CLIP-AD paper and ByChelsea/CLIP-AD@f004973 (docs/methods/clip_ad.md, §Text vectors), and the two plain
+means of the other methods (docs/prompts.md#ensembles). All arithmetic is float64.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def select(embeddings: NDArray[np.floating], rule: Rule, *, half: bool = False, 
 
     rule: "mean_raw" averages the rows as they are; "mean" averages unit rows; the others are the functions below on
     unit rows, and `parameters` are their keyword arguments. half: round through float16 before the last normalisation,
-    as CLIP-AD does for kde, mean_shift and dbscan (rvs.md §3). Raises UnknownName and UsageError.
+    as CLIP-AD does for kde, mean_shift and dbscan (§Text vectors). Raises UnknownName and UsageError.
     """
     if rule not in RULES:
         raise UnknownName("ensemble rule", rule, RULES)
@@ -42,7 +42,7 @@ def mean(rows: Vectors) -> Vectors:
 
 
 def pca(rows: Vectors) -> Vectors:
-    """Return the first principal direction with the sentences as features (rvs.md §3), pointing towards the mean.
+    """Return the first principal direction with the sentences as features (§Text vectors), pointing towards the mean.
 
     Each row [D] loses its own mean over D, so that this is no sample-centred PCA; the leading eigenvector e of X^T X
     gives X e, which is the first left singular vector of X [D, n].
@@ -53,7 +53,7 @@ def pca(rows: Vectors) -> Vectors:
 
 
 def kde(rows: Vectors, bandwidth: float = 0.3) -> Vectors:
-    """Return the mean weighted by a Gaussian kernel density estimate at each row; bandwidth of CLIP-AD (rvs.md §3).
+    """Return the mean weighted by a Gaussian kernel density estimate at each row; bandwidth of CLIP-AD (§Text vectors).
 
     Densities exceed float range in hundreds of dimensions, therefore the weights are a softmax of their logarithms.
     """
@@ -66,7 +66,7 @@ def kde(rows: Vectors, bandwidth: float = 0.3) -> Vectors:
 
 
 def mean_shift(rows: Vectors, bandwidth: float = 2.0) -> Vectors:
-    """Return the mean of the largest mean-shift cluster; bandwidth of CLIP-AD (rvs.md §3).
+    """Return the mean of the largest mean-shift cluster; bandwidth of CLIP-AD (§Text vectors).
 
     No two unit vectors are further apart than 2, so the default always gives the plain mean, with a warning.
     """
@@ -77,10 +77,10 @@ def mean_shift(rows: Vectors, bandwidth: float = 2.0) -> Vectors:
 
 
 def dbscan(rows: Vectors, eps: float = 0.5, min_samples: int = 15) -> Vectors:
-    """Return the mean of the largest DBSCAN cluster, noise left out; defaults of CLIP-AD (rvs.md §3).
+    """Return the mean of the largest DBSCAN cluster, noise left out; defaults of CLIP-AD (§Text vectors).
 
     CLIP-AD takes eps 1.5 and min_samples 25 on VisA, where the result is the plain mean. Without any cluster the result
-    is the plain mean too (rvs.md §4; the reference fails). Both warn.
+    is the plain mean too (§Text vectors; the reference fails). Both warn.
     """
     from sklearn.cluster import DBSCAN
 

@@ -43,7 +43,7 @@ def stage_map(tokens: Tensor, text: Tensor, encoder: Encoder, scale: float, alig
 
 
 def stage_losses(maps: list[Tensor], masks: Tensor) -> dict[str, Tensor]:
-    """Return focal and Dice loss of every stage's map [B, S, S], each a sum over the stages (specs/common.md §14)."""
+    """Return focal and Dice loss of every stage's map [B, S, S], summed over the stages (docs/training.md#losses)."""
     return {
         "focal": torch.stack([losses.focal(torch.stack([1 - map_, map_], dim=1), masks) for map_ in maps]).sum(),
         "dice": torch.stack([losses.dice(map_, masks) for map_ in maps]).sum(),

@@ -20,7 +20,7 @@ from zsadbench.errors import DataError
 class IndexedDataset(Dataset):
     """A dataset read from its folder, or from an index file of published code: `--datasets btad=meta_BTAD.json`.
 
-    Paths in an index file start beside it, at the data root or at the dataset's folder there (specs/datasets.md §1).
+    Paths in an index file start beside it, at the data root or at the dataset's folder there (docs/datasets/own.md).
     Subclasses define `find_folder` and `scan_folder`.
     """
 

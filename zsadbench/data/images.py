@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DECODERS = min(8, CORES)  # decoding threads; PIL releases the interpreter lock while it decodes
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # specs/common.md §2
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # specs/common.md §2
+# Of OpenAI's CLIP and of ImageNet (docs/encoders.md#preprocessing).
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "PPM")  # tried by content; PIL's others start programs (EPS)
@@ -47,7 +48,7 @@ def decode_image(path: Path) -> np.ndarray:
     """Return an image as RGB, [H, W, 3] uint8, whatever its file holds; the suffix is not trusted.
 
     Grey, palette, CMYK and 1-bit images are converted; alpha is dropped (HeadCT: it would tell the label,
-    specs/datasets.md §16); 16-bit values keep their high byte. An EXIF orientation is not applied, because masks carry
+    docs/datasets/brain.md); 16-bit values keep their high byte. An EXIF orientation is not applied, because masks carry
     none. Of an animation the first frame counts. Raises DataError naming the file.
     """
     image = open_image(path)
@@ -77,7 +78,7 @@ def read_header(path: Path) -> tuple[int, int, str]:
 def apply(preprocess: Preprocess, image: np.ndarray) -> Tensor:
     """Resize, scale to 0..1 and normalise an image [H, W, 3] uint8: returns [3, S, S] float32.
 
-    Equals torchvision's Resize (on PIL images), CenterCrop, ToTensor and Normalize bit for bit (specs/common.md §2).
+    Equals torchvision's Resize (on PIL images), CenterCrop, ToTensor and Normalize bit for bit (docs/encoders.md).
     """
     import torch  # here, because listing methods imports this module and must stay fast
 

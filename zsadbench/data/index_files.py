@@ -1,4 +1,4 @@
-"""Index files: CSV, JSONL and the meta.json dialects of published code -> samples (specs/datasets.md §1).
+"""Index files: CSV, JSONL and the meta.json dialects of published code -> samples (docs/datasets/own.md#index-files).
 
 Every problem names the file and the line, or the row of a meta.json.
 """
@@ -87,7 +87,7 @@ def samples(index: Index, root: Path, default_category: str = "") -> Iterator[Sa
 
     Raises DataError for a missing file, a path that leaves the root, an image named twice, or a category that cannot be
     a file name. A meta.json that names masks of which not one exists belongs to a dataset without masks (Bayes-PFL's
-    HeadCT and BrainMRI, specs/datasets.md §0); elsewhere a missing mask is an error.
+    HeadCT and BrainMRI, docs/datasets/brain.md); elsewhere a missing mask is an error.
     """
     masks = [_mask(row, root, index.is_meta) for row in index.rows]
     optional = index.is_meta and not any(masks)

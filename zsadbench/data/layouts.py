@@ -1,6 +1,6 @@
 """Folder layouts that several datasets share: which files are images, which mask belongs to which image, MVTec's tree.
 
-Nothing here reads a pixel. Files pair by name, never by position in two sorted lists (specs/datasets.md §0).
+Nothing here reads a pixel. Files pair by name, never by position in two sorted lists (docs/datasets/index.md#adapters).
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def pairs_in(folder: Path, suffix: str) -> dict[Path, Path]:
 
 
 def mvtec_tree(folder: Path, category: str, *, has_masks: bool = True) -> Iterator[Sample]:
-    """Yield the samples of one category folder in MVTec AD's layout (specs/datasets.md §2).
+    """Yield the samples of one category folder in MVTec AD's layout (docs/datasets/mvtec.md).
 
     `train/good`, `test/good`, `test/DEFECT` and `ground_truth/DEFECT`, where `ok` may stand for `good`. Anomalous
     images in `train` are ignored: the official trees have none.

@@ -22,7 +22,7 @@ def read_mask(sample: Sample, rule: MaskRule, image_size: tuple[int, int]) -> np
     `image_size` is (H, W) of the whole image, of which the sample may be a part. A normal image without a mask file is
     all background. Raises DataError for an anomalous image without a mask, a mask of another size, a normal image whose
     mask marks something, or a mask that is too dark for its rule (VisA's class indices under gt127: the commonest
-    complaint, specs/datasets.md §20).
+    complaint, docs/datasets/index.md#complaints).
     """
     if not sample.masks and sample.label == 1:
         raise DataError(f"{sample.image} is anomalous, but has no mask; expected one, as for the rest of its dataset.")
@@ -72,14 +72,14 @@ def raw_mask(path: Path, rule: MaskRule) -> np.ndarray:
 
 
 def foreground(values: np.ndarray, rule: MaskRule) -> np.ndarray:
-    """Return which values [H, W] are foreground, as bool (specs/datasets.md §21)."""
+    """Return which values [H, W] are foreground, as bool (docs/protocol.md#masks)."""
     if rule != "gt127":
         return values > 0
     return values > (127 if values.dtype == np.uint8 else 127 * 257)  # 257: from 8 to 16 bits
 
 
 def resize_mask(mask: np.ndarray, size: int, rule: ResizeRule) -> np.ndarray:
-    """Return a mask [H, W] bool at the evaluation size, [S, S] bool (specs/common.md §3).
+    """Return a mask [H, W] bool at the evaluation size, [S, S] bool (docs/protocol.md#masks).
 
     bilinear_half: 255 x mask, PIL bilinear, value / 255 > 0.5. nearest: PIL nearest. musc_mvtec: the same bilinear
     values, only those equal to 255, which erodes the mask. musc_visa: those above 0, which dilates it.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-SIZE = 1500, 1000  # width and height in pixels, about those of VisA (specs/datasets.md)
+SIZE = 1500, 1000  # width and height in pixels, about those of VisA (docs/datasets/visa.md)
 CATEGORY = "part"
 DISTINCT = 16  # pictures that are drawn; the others are copies, because decoding does not know
 

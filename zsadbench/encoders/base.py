@@ -19,7 +19,7 @@ from zsadbench.errors import UnknownName, UsageError
 if TYPE_CHECKING:
     from zsadbench.encoders.text import TextEncoder
 
-# Resize rules of position embeddings, as arguments of F.interpolate (specs/common.md §5).
+# Resize rules of position embeddings, as arguments of F.interpolate (docs/encoders.md#positions).
 KERNELS: dict[str, dict[str, Any]] = {
     "bicubic_antialias": {"mode": "bicubic", "antialias": True},
     "bicubic": {"mode": "bicubic", "antialias": False},
@@ -306,7 +306,7 @@ def resize_positions(positions: Tensor, prefixes: int, side: int, kernel: str) -
     """Return position embeddings for a grid of `side` x `side` patches: [P + G*G, D] -> [P + side*side, D].
 
     The P prefix rows are kept; `kernel` is a key of KERNELS, always with align_corners=False. From the native grid in
-    one step (specs/common.md §5).
+    one step (docs/encoders.md#positions).
     """
     native = round((len(positions) - prefixes) ** 0.5)
     if native == side:

@@ -32,7 +32,7 @@ ACTIVATIONS = {"gelu": nn.GELU, "quickgelu": QuickGELU}
 
 
 class ClipBlock(Block):
-    """A view of an open_clip ResidualAttentionBlock (specs/common.md §6)."""
+    """A view of an open_clip ResidualAttentionBlock (docs/encoders.md#traps-of-open_clip)."""
 
     def __init__(self, block: Any) -> None:
         """Wrap the block; no tensor is copied."""
@@ -180,7 +180,7 @@ def trained_config(name: str, tag: str, spec: str) -> tuple[dict[str, Any], dict
     """Return the config of a model as its tag was trained, and what open_clip knows of the tag."""
     config, pretrained = _config(name), open_clip.get_pretrained_cfg(name, tag)
     _check_supported(config, spec)
-    # A tag of OpenAI's weights was trained with QuickGELU, whatever the model's own file says (specs/common.md §4).
+    # A tag of OpenAI's weights was trained with QuickGELU, whatever the model's file says (docs/encoders.md).
     config["quick_gelu"] = bool(config.get("quick_gelu") or pretrained.get("quick_gelu"))
     return config, pretrained
 

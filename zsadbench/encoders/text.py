@@ -90,7 +90,7 @@ class TextEncoder:
         embeddings: [K, C, width] token embeddings without positions, C <= context_length; ends: [K] index of the token
         to read (`ids.argmax(-1)` for token ids). Tokens behind the last end are not computed: under the causal mask
         they cannot reach it. `between` is called after every block on the computed tokens, and returns what the
-        next one shall read (deep prompts and adapters: specs/methods/anomalyclip.md §3, adaclip.md §3, aa_clip.md §3).
+        next one shall read (deep prompts and adapters: AnomalyCLIP, AdaCLIP, AA-CLIP).
         Differentiable.
         """
         if embeddings.shape[1] > self.context_length:

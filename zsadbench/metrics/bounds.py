@@ -1,4 +1,4 @@
-"""How far a metric can be from the exact one when some scores were merged into bins (specs/metrics.md §3.4).
+"""How far a metric can be from the exact one when some scores were merged into bins (docs/metrics.md).
 
 A coarse threshold stands for a bin of scores whose order was lost. At the two ends of the bin the counts are exact;
 inside it the positives may come before the negatives or after them. Each bound is the larger of the two distances.

@@ -1,7 +1,7 @@
 """Exact counts of scores without sorting them: every float32 is an integer key that sorts the same way.
 
 Negatives matter only through how many lie above each score of a positive, so they are counted, octave by octave
-(the 2**23 keys between two powers of two), and never sorted as a whole (specs/metrics.md §3.4).
+(the 2**23 keys between two powers of two), and never sorted as a whole (docs/metrics.md#exact-without-sorting).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Named variants of the metrics that published tables used: for comparison with those tables only, never a default.
 
-Each is re-implemented from its description in specs/metrics.md §2. Where the original raises, so do these, as
+Each is re-implemented from its description in docs/metrics.md#variants. Where the original raises, so do these, as
 MetricError; where it returns NaN, these return None. They take whole arrays: maps [N, H, W] and masks [N, H, W].
 """
 

@@ -27,7 +27,7 @@ class _Outcome(NamedTuple):
 
 
 class PixelCounts:
-    """Accumulates the pixels of one category, image by image, and computes its pixel metrics (specs/metrics.md §1).
+    """Accumulates the pixels of one category, image by image, and computes its pixel metrics (docs/metrics.md).
 
     Results do not depend on how the images are cut into updates, on their order, or on how shards are merged.
     `budget` bounds the bytes that the negatives take between updates (the default holds 130 million pixels as they are,

@@ -1,4 +1,4 @@
-"""AU-PRO: the mean overlap of the anomalous regions, integrated over the false positive rate (specs/metrics.md §1)."""
+"""AU-PRO: the mean overlap of the anomalous regions, integrated over the false positive rate (docs/metrics.md)."""
 
 from __future__ import annotations
 

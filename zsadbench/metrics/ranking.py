@@ -1,4 +1,4 @@
-"""AUROC, AP and F1-max from the counts at the distinct scores of the positives (specs/metrics.md §1).
+"""AUROC, AP and F1-max from the counts at the distinct scores of the positives (docs/metrics.md#definitions).
 
 Every metric of this package changes only at scores that a positive has, so images and pixels, arrays and streams all
 reduce to a `Ranking` first, and each metric has one implementation.
@@ -88,7 +88,7 @@ def f1_max(ranking: Ranking) -> F1Max:
 def image_metrics(
     scores: NDArray[Any], labels: NDArray[Any], names: Sequence[str] | None = None
 ) -> dict[str, float | None]:
-    """Return auroc, f1_max and ap of one score per image; None where undefined (specs/metrics.md §1).
+    """Return auroc, f1_max and ap of one score per image; None where undefined (docs/metrics.md#definitions).
 
     scores: [N], any real dtype, higher is more anomalous; labels: [N], anomalous where > 0; names: N, for messages.
     Raises MetricError when the shapes differ or a score is NaN or infinite, naming the image.

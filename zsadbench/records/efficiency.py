@@ -1,7 +1,7 @@
 """What a method costs: the record of one measurement, and where it lies. `zsadbench.profiling.measure` makes records.
 
 A record is `RUN/efficiency/METHOD.json`. It holds what was inside the timed region in words, because published times of
-one method differ several times between sources whose timing scopes differ (specs/published.md §3).
+one method differ several times between sources whose timing scopes differ (results/README.md).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from zsadbench.support import files
 
 FORMAT = 1  # of the record; raised when a field changes its meaning
 FOLDER = "efficiency"
-VISA_IMAGES = 2162  # of VisA's test split, an epoch of Dual-Anchor's Table S1 (specs/methods/dual_anchor.md §12)
+VISA_IMAGES = 2162  # of VisA's test split, an epoch of Dual-Anchor's Table S1 (docs/methods/dual_anchor.md)
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def _pixels(
 
 
 def _defined(values: dict[str, float | None]) -> dict[str, float | None]:
-    """Without one of the two classes no metric says anything, although some have a value (specs/metrics.md §1)."""
+    """Without one of the two classes no metric says anything, although some have a value (docs/metrics.md)."""
     return values if values["auroc"] is not None else dict.fromkeys(values)
 
 

@@ -1,10 +1,10 @@
 """Augmentation of training images: mosaics of four, and random changes of the colour and the place of one.
 
-Mosaic: 2 x 2 images of one category as one training image (specs/methods/april_gan.md §8). As in
+Mosaic: 2 x 2 images of one category as one training image (docs/methods/april_gan.md#training). As in
 ByChelsea/VAND-APRIL-GAN@f13b8a6 dataset.py, an image of any defect (normal is one of them) is as likely as one of any
 other, however many files each has. The first image decides the size of all four tiles.
 
-Changes: those of Mwxinnn/AA-CLIP@53db195 dataset/__init__.py (specs/methods/aa_clip.md §8). Colours change in the
+Changes: those of Mwxinnn/AA-CLIP@53db195 dataset/__init__.py (docs/methods/aa_clip.md#training). Colours change in the
 file's pixels; image and mask are moved after resizing and normalisation.
 """
 

@@ -63,7 +63,7 @@ def prepare(request: TrainRequest) -> Job:
 
 
 def _samples(dataset: Dataset, request: TrainRequest) -> tuple[Sample, ...]:
-    """Return the images that are trained on: the test split, with masks (specs/common.md §14). Raises DataError."""
+    """Return the images that are trained on, with masks (docs/protocol.md#training-data). Raises DataError."""
     if not dataset.card.pixel_level:
         raise DataError(
             f"dataset {dataset.name} has no masks, but {request.method} is trained on them; choose a dataset with "

@@ -1,6 +1,6 @@
 """The exact pixel and image metrics of every case; an undefined metric is NaN in the fixture.
 
-Without normal images AP is 1 by its definition; the fixture follows the tables, which print n/a (specs/metrics.md §1).
+Without normal images AP is 1 by its definition; the fixture follows tables: n/a (docs/metrics.md#degenerate-cases).
 """
 
 from __future__ import annotations
