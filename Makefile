@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test test-lowest lint dist clean
+.PHONY: help setup demo test test-lowest docs lint dist clean
 
 help:
 	@echo "make setup        install zsadbench and its development tools into $(VENV)"
 	@echo "make demo         run every method on the embedded demo set, print its tables and make its report"
 	@echo "make test         run the test suite"
 	@echo "make test-lowest  run its quick part with the lowest versions that pyproject.toml allows"
+	@echo "make docs         build the documentation into build/docs, strictly and without network"
 	@echo "make lint         ruff and mypy"
 	@echo "make dist         build sdist and wheel, install the wheel into an empty environment and run it"
 
@@ -33,6 +34,12 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+# mkdocs-material prints an advertisement of its successor without the variable.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: setup
+	$(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/docs/index.html"
 
 # With an environment of its own, made anew: pip would keep newer versions.
 test-lowest:

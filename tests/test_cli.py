@@ -15,6 +15,7 @@ from toy_tree import write_tree
 
 from zsadbench import __version__ as version
 from zsadbench.cli.main import main
+from zsadbench.cli.options import weights_of
 
 
 class Done(NamedTuple):
@@ -180,3 +181,9 @@ def test_the_module_and_the_installed_command_are_the_same_program():
     for command in ([sys.executable, "-m", "zsadbench"], [str(Path(sys.executable).with_name("zsadbench"))]):
         done = subprocess.run([*command, "list", "methods"], capture_output=True, text=True, check=False)
         assert done.returncode == 0 and "winclip" in done.stdout, done.stderr
+
+
+def test_the_variable_for_weights_holds_several_files_of_specs_with_colons(monkeypatch):
+    monkeypatch.setenv("ZSADBENCH_WEIGHTS", "open_clip:ViT-B-16/openai=/w/b16.safetensors; timm:vit=/w/vit.safetensors")
+    given = weights_of(["timm:vit=/mine.safetensors"])
+    assert given == {"open_clip:ViT-B-16/openai": Path("/w/b16.safetensors"), "timm:vit": Path("/mine.safetensors")}

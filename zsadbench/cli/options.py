@@ -76,8 +76,8 @@ def changes_of(items: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def weights_of(items: Sequence[str]) -> dict[str, Path]:
-    """Read SPEC=PATH pairs; ZSADBENCH_WEIGHTS holds more of them, separated by the system's path separator."""
-    inherited = [item for item in os.environ.get("ZSADBENCH_WEIGHTS", "").split(os.pathsep) if item]
+    """Read SPEC=PATH pairs; ZSADBENCH_WEIGHTS holds more of them, separated by ";", because a SPEC has a colon."""
+    inherited = [item.strip() for item in os.environ.get("ZSADBENCH_WEIGHTS", "").split(";") if item.strip()]
     return {spec: Path(path).expanduser() for spec, path in pairs([*inherited, *items], "--weights SPEC=PATH")}
 
 
