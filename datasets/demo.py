@@ -18,6 +18,7 @@ from PIL import Image
 from zsadbench.data import layouts, procedural
 from zsadbench.datasets import Dataset, DatasetCard, Sample, register
 from zsadbench.errors import DataError
+from zsadbench.support import cache
 
 
 class Composition(NamedTuple):
@@ -68,8 +69,7 @@ class Demo(Dataset):
     @classmethod
     def locate(cls, data_root: Path | None, variant: str, stem: str) -> Path:
         """Return the cache folder of the variant, drawing its pictures first if they are not there."""
-        cache = Path(os.environ.get("ZSADBENCH_CACHE") or Path.home() / ".cache" / "zsadbench")
-        folder = cache / f"demo-{variant}-v{procedural.VERSION}"
+        folder = cache.folder() / f"demo-{variant}-v{procedural.VERSION}"
         if not folder.is_dir():
             draw(folder, COMPOSITIONS[variant])
         return folder
@@ -93,7 +93,7 @@ def draw(folder: Path, composition: Composition) -> None:
     except OSError as error:
         raise DataError(
             f"the demo images could not be written to {folder}: {error.strerror or error}. "
-            "Set ZSADBENCH_CACHE to a folder that can be written."
+            f"Set {cache.VARIABLE} to a folder that can be written."
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hypothesis import settings
 from toy_tree import write_tree
 
 from zsadbench import datasets, methods
+from zsadbench.data import contents
 from zsadbench.support import plugins
 
 # The same examples on every run, so that a red test is a change of the code; `explore` looks for new ones.
@@ -24,6 +26,14 @@ def mvtec_tree(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("data")
     write_tree(root / "mvtec")
     return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_memory(tmp_path_factory):
+    """Keep the digests of test files out of the user's cache."""
+    place = tmp_path_factory.mktemp("contents")
+    with mock.patch.object(contents, "folder", lambda: place):
+        yield
 
 
 BAD_METHODS = {

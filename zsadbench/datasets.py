@@ -6,10 +6,12 @@ To add one, write one file in `datasets/`: a class with `cards` and `scan`, deco
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
@@ -48,8 +50,9 @@ class Sample:
     @property
     def path(self) -> Path:
         """The image's path, with the crop after a "#": every sample has its own. Only `image` can be opened."""
-        crop = "" if self.crop is None else "#" + "-".join(map(str, self.crop))
-        return self.image.with_name(self.image.name + crop)
+        if self.crop is None:
+            return self.image
+        return self.image.with_name(f"{self.image.name}#{'-'.join(map(str, self.crop))}")
 
     def cut(self, pixels: ndarray) -> ndarray:
         """Return the sample's part of a decoded image or mask [H, W, ...] of full size."""
@@ -143,16 +146,18 @@ class Dataset(ABC):
 
     @cached_property
     def _samples(self) -> dict[tuple[str, str], tuple[Sample, ...]]:
-        groups: dict[tuple[str, str], list[Sample]] = {}
+        groups: dict[tuple[str, str], list[tuple[str, Sample]]] = {}
         for sample in self.scan():
-            _require_text(self.sample_id(sample))
-            groups.setdefault((sample.category, sample.split), []).append(sample)
+            name = self.sample_id(sample)
+            _require_text(name)
+            groups.setdefault((sample.category, sample.split), []).append((name, sample))
         if not groups:
             raise DataError(
                 f"dataset {self.name}: no images found under {self.root}; see `zsadbench data check {self.name}`."
             )
         return {
-            key: tuple(sorted(group, key=lambda item: self.sample_id(item))) for key, group in sorted(groups.items())
+            key: tuple(sample for _, sample in sorted(group, key=itemgetter(0)))
+            for key, group in sorted(groups.items())
         }
 
     def categories(self) -> tuple[Category, ...]:
@@ -162,13 +167,16 @@ class Dataset(ABC):
 
     def samples(self, category: str, split: Literal["train", "test"] = "test") -> tuple[Sample, ...]:
         """Return the samples of a category in a stable order; reads no image. Raises UnknownName."""
-        known = {name for name, _ in self._samples}
-        if category not in known:
-            raise UnknownName(f"category of {self.name}", category, known)
-        return self._samples.get((category, split), ())
+        found = self._samples.get((category, split))
+        if found is None and category not in {name for name, _ in self._samples}:
+            raise UnknownName(f"category of {self.name}", category, {name for name, _ in self._samples})
+        return found or ()
 
     def sample_id(self, sample: Sample) -> str:
         """Return the sample's POSIX path relative to the root: its stable name, such as kos01/Part0.jpg#0-0-416-500."""
+        whole, below = str(sample.path), f"{self.root}{os.sep}"
+        if whole.startswith(below):  # what relative_to gives, in a tenth of its time
+            return whole[len(below) :].replace(os.sep, "/")
         try:
             return sample.path.relative_to(self.root).as_posix()
         except ValueError:

@@ -108,7 +108,7 @@ class Method(ABC):
     name: str = ""  # CLI name with preset, e.g. "april_gan.visa"; set by `create`
     preprocess: Preprocess
     request: FeatureRequest = FeatureRequest()  # what predict() will ask of the encoder, so that runs can share passes
-    shots: int = 0  # normal reference images per category that `remember` wants
+    shots: int = 0  # normal reference images per category that `remember` wants: the option `shots`, if there is one
     batch_images: int | None = None  # scope "batch": images per batch
     align_corners: bool = False  # how maps are upsampled to the evaluation size (docs/protocol.md#upsampling)
     sigma: float = 0.0  # Gaussian smoothing of the upsampled map, in pixels of the evaluation map; 0 is none

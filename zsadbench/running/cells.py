@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zsadbench.data import sampling
 from zsadbench.data.images import Preprocess, apply, decode_image
 from zsadbench.datasets import Sample
-from zsadbench.errors import ZsadError
+from zsadbench.errors import ContractError, ZsadError
 from zsadbench.methods import Method, Prediction, check_prediction
 from zsadbench.records import pixel_files, results, saved_maps
 from zsadbench.records.results import ImageScore, Record
@@ -31,10 +30,8 @@ from zsadbench.support.spill import Parked, Spill
 class CellRun:
     """One cell on its way through the images of its category."""
 
-    def __init__(
-        self, cell: Cell, method: Method, references: tuple[Sample, ...], store: ChunkStore, spill: Spill
-    ) -> None:
-        self.cell, self.method, self.references, self.spill = cell, method, references, spill
+    def __init__(self, cell: Cell, method: Method, store: ChunkStore, spill: Spill) -> None:
+        self.cell, self.method, self.spill = cell, method, spill
         self.scores = np.full(len(cell.samples), np.nan)
         self.maps: list[tuple[int, Parked]] = []
         self.seconds = 0.0
@@ -87,14 +84,16 @@ def make_store(
     return ChunkStore(tuple(by_path), request.protocol.batch_size, read, request.device, pool=pool, spill=spill)
 
 
-def remember(cell: Cell, method: Method, request: Request, pool: Executor) -> tuple[Sample, ...]:
-    """Hand a few-shot method its normal reference images, and return which they are."""
-    if not method.shots:
-        return ()
-    samples = sampling.references(cell.dataset, cell.category.name, method.shots, request.protocol.seed)
-    store = make_store(samples, method.preprocess, request, pool, None)
-    method.remember(positions(store, cell.category, 0, len(samples)))
-    return samples
+def remember(cell: Cell, method: Method, request: Request, pool: Executor) -> None:
+    """Hand a few-shot method its normal reference images. Raises ContractError if it wants others than planned."""
+    if method.shots != len(cell.references):
+        raise ContractError(
+            f"method {method.name}: shots is {method.shots}, but its options say {len(cell.references)}; expected an "
+            "option named shots, or shots as a class attribute: a run draws references before it makes the method."
+        )
+    if cell.references:
+        store = make_store(cell.references, method.preprocess, request, pool, None)
+        method.remember(positions(store, cell.category, 0, len(cell.references)))
 
 
 def _checked(method: Method, batch: ImageBatch) -> Prediction:
@@ -115,7 +114,7 @@ def conclude(cell_run: CellRun, truth: GroundTruth, request: Request) -> Record:
     outcome = guard(measure, request.fail_fast)
     if isinstance(outcome, ZsadError):
         return save_failure(cell, outcome, request)
-    record = recording.done(cell, cell_run.method, outcome, cell_run.references, request)
+    record = recording.done(cell, cell_run.method, outcome, request)
     if request.save_maps:
         saved_maps.save(
             request.out, record, truth.names, finished_maps(truth, cell_run.method, maps(), request.protocol)

@@ -7,15 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zsadbench import __version__, datasets, encoders, methods
-from zsadbench.data import sampling
+from zsadbench import __version__, encoders, methods
+from zsadbench.data import contents
 from zsadbench.datasets import Category, Dataset, Sample
-from zsadbench.errors import RecordError, UnknownName, UsageError, ZsadError
+from zsadbench.errors import RecordError, UsageError, ZsadError
 from zsadbench.methods import Method, TrainableMethod
 from zsadbench.records import results
-from zsadbench.running import checkpoint_choice
+from zsadbench.running import checkpoint_choice, targets
 from zsadbench.running.checkpoint_choice import Choice
 from zsadbench.running.request import Request
+from zsadbench.running.targets import Target
 from zsadbench.support import files, plugins, preset_names
 from zsadbench.training import cross_dataset
 from zsadbench.training.request import TrainRequest
@@ -62,6 +63,9 @@ class Cell:
     category: Category
     samples: tuple[Sample, ...]
     fingerprint: str
+    data: Mapping[str, Any]  # what identifies the images, as the record has it
+    references: tuple[Sample, ...] = ()  # normal images that a few-shot method is given
+    problem: ZsadError | None = None  # why it cannot run: references that the dataset lacks
 
 
 @dataclass(frozen=True)
@@ -84,36 +88,44 @@ class Plan:
         return {method.name: method.training for method in planned if method.training is not None}
 
 
-def make_plan(request: Request, failures: Mapping[str, ZsadError] | None = None) -> Plan:
+def make_plan(
+    request: Request,
+    failures: Mapping[str, ZsadError] | None = None,
+    named: Sequence[Target] | None = None,
+    progress: contents.Progress | None = None,
+) -> Plan:
     """Resolve names, verify the datasets' folders, and find out which cells are missing or out of date.
 
     A trained method's bare name stands for the preset that suits each dataset. failures: why trainings failed, by the
-    method's full name; its cells fail for that reason. Raises UsageError, UnknownName, OptionError or DataError before
-    any weights are loaded.
+    method's full name; its cells fail for that reason. named: what `targets.find` found, where that was asked before.
+    progress: told while files are read whose content is not known yet. Raises UsageError, UnknownName, OptionError or
+    DataError before any weights are loaded.
     """
+    named = targets.find(request) if named is None else named
     names = _expand(request.methods)
-    for name in names:
-        configure(name, request)  # a wrong name or option is told before a missing folder
-    sets = [datasets.create(name, request.data_root) for name in request.datasets]
-    suited = {dataset.name: _suited(names, dataset.name, request) for dataset in sets}
+    suited = {name: _suited(names, name, request) for name in dict.fromkeys(target.dataset.name for target in named)}
     configured = {full: found for chosen in suited.values() for full, found in chosen.items()}
     _refuse_unknown_targets(request, configured)
-    work = [(dataset, category, samples) for dataset in sets for category, samples in _categories(dataset, request)]
+    shots = {_shots(method, config) for method, config in configured.values()}
+    images = _Images(named, shots, request, progress)
     identify = _Identify(request.weights)
     planned = {  # last: it may download weights
         full: _plan_method(method, full, config, request, identify, (failures or {}).get(full))
         for full, (method, config) in configured.items()
     }
+    identities = {full: _identity(method, request) for full, method in planned.items()}
     groups: dict[Tower, list[Cell]] = {}
     done = []
-    for dataset, category, samples in work:
-        for method in (planned[full] for full in suited[dataset.name]):
-            cell = Cell(method, dataset, category, samples, _fingerprint(method, dataset, samples, request))
-            path = results.record_path(request.out, dataset.name, method.name, category.name)
+    for target in named:
+        for full in suited[target.dataset.name]:
+            method = planned[full]
+            cell = images.cell(target, method, identities[full])
+            path = results.record_path(request.out, target.dataset.name, full, target.category.name)
             if is_done(path, cell.fingerprint):
                 done.append(path)
             else:
                 groups.setdefault(method.tower, []).append(cell)
+    sets = {target.dataset.name: target.dataset for target in named}.values()
     notes = tuple(note for dataset in sets for note in _unexpected_counts(dataset, request))
     return Plan(tuple(tuple(group) for group in groups.values()), tuple(done), notes)
 
@@ -145,19 +157,6 @@ def _expand(names: Sequence[str]) -> list[str]:
     """Replace "all" by every method that can be read, and drop repetitions."""
     everything = cross_dataset.everything() if "all" in names else []
     return list(dict.fromkeys(one for name in names for one in (everything if name == "all" else [name])))
-
-
-def _categories(dataset: Dataset, request: Request) -> list[tuple[Category, tuple[Sample, ...]]]:
-    known = dataset.categories()
-    if request.categories:
-        wanted = [category for category in known if category.name in request.categories]
-        if not wanted:
-            raise UnknownName(
-                f"category of {dataset.name}", request.categories[0], [category.name for category in known]
-            )
-    else:
-        wanted = list(known)
-    return [(category, sampling.test_samples(dataset, category.name, request.protocol)) for category in wanted]
 
 
 def _unexpected_counts(dataset: Dataset, request: Request) -> Iterator[str]:
@@ -240,15 +239,16 @@ class _Identify:
 def _refuse_unknown_targets(request: Request, configured: Mapping[str, tuple[type[Method], Any]]) -> None:
     """A --set or --checkpoint for a method that does not take part is a typing error, not a wish."""
     known = {alias for full, (method, _) in configured.items() for alias in preset_names.aliases(method.presets, full)}
-    for option, targets in (("--set", request.changes), ("--checkpoint", request.checkpoints)):
-        for target in targets:
-            if target not in known:
+    for option, given in (("--set", request.changes), ("--checkpoint", request.checkpoints)):
+        for name in given:
+            if name not in known:
                 raise UsageError(
-                    f"{option} {target}: no such method in this run; expected one of {', '.join(sorted(known))}."
+                    f"{option} {name}: no such method in this run; expected one of {', '.join(sorted(known))}."
                 )
 
 
-def _fingerprint(planned: PlannedMethod, dataset: Dataset, samples: tuple[Sample, ...], request: Request) -> str:
+def _identity(planned: PlannedMethod, request: Request) -> str:
+    """Return one hash of everything but the images that a method's numbers depend on."""
     return files.fingerprint(
         {
             "format": results.FORMAT,
@@ -258,14 +258,52 @@ def _fingerprint(planned: PlannedMethod, dataset: Dataset, samples: tuple[Sample
             "options": asdict(planned.config),
             "weights": [planned.weights_sha256, planned.text_sha256],
             "checkpoint": planned.checkpoint_sha256,
-            "code": [
-                planned.code_sha256,
-                files.sha256_of_all(plugins.source_files("zsadbench.datasets", dataset.name.partition(".")[0])),
-            ],
-            "samples": dataset.samples_sha256(samples),
+            "code": planned.code_sha256,
             "allow_leak": request.allow_leak,
         }
     )
+
+
+def _shots(method: type[Method], config: Any) -> int:
+    """Return how many reference images a category a method with these options wants, without making it."""
+    return int(getattr(config, "shots", method.shots))
+
+
+class _Images:
+    """Makes the cells of a plan: each list of images is drawn and hashed once, whichever methods see it."""
+
+    def __init__(
+        self, named: Sequence[Target], shots: set[int], request: Request, progress: contents.Progress | None
+    ) -> None:
+        seed = request.protocol.seed
+        self._drawn = {(target, n): target.draw_references(n, seed) for target in named for n in shots}
+        lists = [(target.dataset, target.samples) for target in named]
+        lists += [(target.dataset, references.samples) for (target, _), references in self._drawn.items()]
+        known = targets.read(lists, progress)
+        self._data = {target: targets.identity(target.dataset, target.samples, known) for target in named}
+        self._references = {
+            key: targets.identity(key[0].dataset, references.samples, known) for key, references in self._drawn.items()
+        }
+        self._code = {
+            name: files.sha256_of_all(plugins.source_files("zsadbench.datasets", name.partition(".")[0]))
+            for name in {target.dataset.name for target in named}
+        }
+
+    def cell(self, target: Target, planned: PlannedMethod, identity: str) -> Cell:
+        """Return the cell of a method, whose other dependencies have the hash `identity`, on some images."""
+        key = target, _shots(planned.method, planned.config)
+        data, references = self._data[target], self._drawn[key]
+        if references.samples:
+            data = data | {"references_sha256": self._references[key]["content_sha256"]}
+        fingerprint = files.fingerprint(
+            {
+                "method": identity,
+                "dataset": [target.dataset.name, self._code[target.dataset.name], *asdict(target.category).values()],
+                "data": data,
+                "references": self._references[key]["sha256"],
+            }
+        )
+        return Cell(planned, target.dataset, target.category, target.samples, fingerprint, data, *references)
 
 
 def is_done(path: Path, fingerprint: str) -> bool:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
 import torch
 
 from zsadbench import __version__
-from zsadbench.datasets import Sample
 from zsadbench.errors import NeedsCheckpoint, RecordError, ZsadError
 from zsadbench.methods import Method, TrainableMethod
 from zsadbench.records.results import Record
@@ -33,7 +31,7 @@ def has_seen(method: Method, cell: Cell) -> bool:
     return cross_dataset.has_seen(trained_on or (), cell.dataset.name)
 
 
-def done(cell: Cell, method: Method, outcome: Evaluation, references: Sequence[Sample], request: Request) -> Record:
+def done(cell: Cell, method: Method, outcome: Evaluation, request: Request) -> Record:
     """Return the record of a finished cell; it holds nothing that differs between two runs of the same cell."""
     planned, encoder = cell.planned, method.encoder
     trained_on = method.trained_on if isinstance(method, TrainableMethod) else frozenset()
@@ -50,7 +48,7 @@ def done(cell: Cell, method: Method, outcome: Evaluation, references: Sequence[S
         setting={
             "scope": method.scope,
             "shots": method.shots,
-            "references": [cell.dataset.sample_id(sample) for sample in references],
+            "references": [cell.dataset.sample_id(sample) for sample in cell.references],
             "trained_on": None if trained_on is None else sorted(trained_on),
             "checkpoint_sha256": planned.checkpoint_sha256,
             "leak": has_seen(method, cell),
@@ -58,7 +56,7 @@ def done(cell: Cell, method: Method, outcome: Evaluation, references: Sequence[S
         protocol=asdict(request.protocol) | {"batch_images": method.batch_images},
         options=asdict(planned.config),
         encoder=encoder.identity if encoder is not None else {},
-        data={"samples": len(cell.samples), "sha256": cell.dataset.samples_sha256(cell.samples)},
+        data=dict(cell.data),
         environment={
             "zsadbench": __version__,
             "python": platform.python_version(),

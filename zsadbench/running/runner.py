@@ -142,7 +142,7 @@ def _run_category(cells: Sequence[Cell], ready: dict[str, Method | ZsadError], w
     sharing: dict[Preprocess, list[tuple[Cell, Method]]] = {}
     for cell in cells:
         method = ready[cell.planned.name]
-        problem = method if isinstance(method, ZsadError) else _leak(cell, method, work.request)
+        problem = method if isinstance(method, ZsadError) else cell.problem or _leak(cell, method, work.request)
         if problem is not None:
             part.records.append(_failed(cell, problem, work))
         elif isinstance(method, Method):
@@ -165,11 +165,11 @@ def _run_shared(members: list[tuple[Cell, Method]], work: _Work, spill: Spill) -
     store = make_store(first.samples, members[0][1].preprocess, request, work.pool, spill if looks_back else None)
     runs, records = [], []
     for cell, method in members:
-        references = guard(partial(remember, cell, method, request, work.pool), request.fail_fast)
-        if isinstance(references, ZsadError):
-            records.append(_failed(cell, references, work))
+        problem = guard(partial(remember, cell, method, request, work.pool), request.fail_fast)
+        if isinstance(problem, ZsadError):
+            records.append(_failed(cell, problem, work))
             continue
-        runs.append(CellRun(cell, method, references, store, spill))
+        runs.append(CellRun(cell, method, store, spill))
         if method.encoder is not None:
             key = method.encoder.key
             store.expected[key] = method.request | store.expected.get(key, method.request)

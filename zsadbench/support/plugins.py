@@ -11,9 +11,10 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -215,9 +216,22 @@ def _name_of(node: ast.expr) -> str:
 
 
 def _files(package: str) -> dict[str, Path]:
-    """Map plugin name to file; the first folder of the package's path wins, as in Python's own import."""
+    """Map plugin name to file, listing the folders again only when one was added or has changed."""
+    return _files_in(tuple((folder, _changed(folder)) for folder in importlib.import_module(package).__path__))
+
+
+def _changed(folder: str) -> int:
+    try:
+        return os.stat(folder).st_mtime_ns  # noqa: PTH116  # it is asked for each name of a plan
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=8)
+def _files_in(folders: tuple[tuple[str, int], ...]) -> dict[str, Path]:
+    """Map plugin name to file; the first folder wins, as in Python's own import."""
     found: dict[str, Path] = {}
-    for folder in importlib.import_module(package).__path__:
+    for folder, _ in folders:
         for path in sorted(Path(folder).glob("*/__init__.py")):  # a folder wins over a file, as in Python's own import
             found.setdefault(path.parent.name, path)
         for path in sorted(Path(folder).glob("*.py")):
