@@ -120,7 +120,7 @@ def compare(records: Iterable[Record], baseline: Baseline, tolerance: Mapping[st
     for cell, before in baseline.cells.items():
         record = found.get(cell)
         if record is None or record.status != "done":
-            reason = "not in the run" if record is None else (record.error or record.status).splitlines()[-1]
+            reason = "not in the run" if record is None else record.reason
             changes.append(Change("missing", cell, reason=reason))
             continue
         now = _metrics(record)

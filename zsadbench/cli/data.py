@@ -82,11 +82,7 @@ def fetch(
         if not sys.stdin.isatty():
             raise UsageError("nobody is there to accept the licence; expected a terminal, or --accept-licence.")
         typer.confirm("Do you accept the licence?", abort=True, err=True)
-    try:
-        with console_files(quiet) as progress:
-            folder = fetching.fetch(plan, progress)
-    except KeyboardInterrupt:
-        say("Interrupted. What was downloaded is kept; the same command goes on from there.")
-        raise typer.Exit(130) from None
+    with console_files(quiet) as progress:
+        folder = fetching.fetch(plan, progress)
     datasets.create(name, data_root)  # raises DataError if what was unpacked has another layout
     say(f"{folder} is complete. Check it: zsadbench data check {name} --data-root {data_root}")

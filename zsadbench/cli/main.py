@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from zsadbench import __version__
 from zsadbench.cli import check, data, figure, profile, report, table, train
@@ -38,8 +39,26 @@ from zsadbench.cli.options import (
 )
 from zsadbench.cli.table import TableFormat
 from zsadbench.errors import DataError, UsageError, ZsadError
+from zsadbench.support import places, process
+from zsadbench.support.guard import Crash
+
+
+class Commands(TyperGroup):
+    """All commands: what ends one of them from inside, other than by its exit code, is told in a sentence."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the chosen command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say(process.INTERRUPTED)
+            raise typer.Exit(process.INTERRUPTED_CODE) from None
+        except (SystemExit, GeneratorExit) as error:  # of a plugin: it must not end the command as if all was well
+            raise Crash(places.report(error)) from error
+
 
 app = typer.Typer(
+    cls=Commands,
     help="Benchmark zero-shot anomaly detection methods with one pipeline and exact metrics.",
     epilog="zsadbench run --methods all --datasets mvtec,visa,btad --data-root D  |  zsadbench table --published  |  "
     "zsadbench list methods",
@@ -68,7 +87,7 @@ def main() -> None:
     try:
         app(prog_name="zsadbench")  # the name that completion asks for, whatever started this
     except ZsadError as error:
-        typer.echo(f"Error: {error}", err=True)
+        say(f"Error: {error}")
         sys.exit(2 if isinstance(error, UsageError | DataError) else 1)
 
 
@@ -169,12 +188,8 @@ def run(
     for note in plan.notes:
         say(f"Note: {note}")
     say(f"{plan.cells} cells to run, {len(plan.done)} already done in {out} (device: {request.device})")
-    try:
-        with console_progress(quiet) as progress:
-            summary = executors.run(plan, request, progress, backend)
-    except KeyboardInterrupt:
-        say("Interrupted. Finished cells are kept; the same command goes on from there.")
-        raise typer.Exit(130) from None
+    with console_progress(quiet) as progress:
+        summary = executors.run(plan, request, progress, backend)
     if as_json:
         typer.echo(json.dumps({"out": str(out), "skipped": summary.skipped, **summary.counts}))
     say(_ending(summary, out))
@@ -232,12 +247,8 @@ def study(
     jobs = studies.make_jobs(found, request)
     jobs = studies.train_missing(jobs, lambda plan, own: train.train_missing(plan, own, quiet))
     say(f"{len(jobs)} rows, {sum(job.plan.cells for job in jobs)} cells to run in {request.out} ({request.device})")
-    try:
-        with console_progress(quiet) as progress:
-            failed = studies.run(jobs, progress)
-    except KeyboardInterrupt:
-        say("Interrupted. Finished cells are kept; the same command goes on from there.")
-        raise typer.Exit(130) from None
+    with console_progress(quiet) as progress:
+        failed = studies.run(jobs, progress)
     typer.echo(study_tables.render(found, jobs, format_.value).rstrip("\n"))
     raise typer.Exit(1 if failed else 0)
 

@@ -110,7 +110,7 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 def _told(record: EfficiencyRecord) -> str:
     if record.status == "failed":
-        return f"failed. {record.error}"
+        return f"failed. {record.reason}"
     first, best = record.timings[0], record.best
     return (
         f"{first.median_ms:.1f} ms an image at batch {first.batch}, {best.images_per_second:.1f} images a second at "

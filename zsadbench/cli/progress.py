@@ -21,6 +21,7 @@ from rich.progress import (
 )
 
 from zsadbench.records.results import Record
+from zsadbench.support import process
 
 if TYPE_CHECKING:
     from zsadbench.training.checkpoints import Epoch
@@ -50,8 +51,7 @@ class ConsoleProgress:
     def finish_cell(self, record: Record) -> None:
         """Say at once why a cell has no numbers; a reason that many categories share is said once."""
         if record.status != "done":
-            reason = (record.error or "").strip().splitlines()[-1]
-            self._say(f"{record.dataset} {record.method}: {record.status.replace('_', ' ')}: {reason}")
+            self._say(f"{record.dataset} {record.method}: {record.status.replace('_', ' ')}: {record.reason}")
 
     def _say(self, sentence: str) -> None:
         if sentence not in self._said:
@@ -138,7 +138,7 @@ def console_files(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def _bars(quiet: bool) -> Iterator[Progress]:
-    """Yield bars that are drawn where a person watches.
+    """Yield bars that are drawn where a person watches; Ctrl-C is raised meanwhile, so that they are removed.
 
     Elsewhere they never start: releases of rich before 15 end even disabled ones with an empty line.
     """
@@ -152,5 +152,5 @@ def _bars(quiet: bool) -> Iterator[Progress]:
         TimeRemainingColumn(),
     )
     bars = Progress(*columns, console=console, transient=True)
-    with nullcontext() if quiet or not console.is_terminal else bars:
+    with process.ctrl_c_raised(), nullcontext() if quiet or not console.is_terminal else bars:
         yield bars

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from zsadbench.running.request import Request
 
 CHECKPOINTS = Path("checkpoints")
-INTERRUPTED = "Interrupted. The last saved state is kept; the same command goes on from there."
 
 
 def train(
@@ -70,12 +69,8 @@ def train(
         epochs=epochs,
         limit=limit,
     )
-    try:
-        with console_training(quiet) as progress:
-            loop.train(request, progress)
-    except KeyboardInterrupt:
-        say(INTERRUPTED)
-        raise typer.Exit(130) from None
+    with console_training(quiet) as progress:
+        loop.train(request, progress)
     say(f"Checkpoint: {out}. Use it: zsadbench run --checkpoint {method}={out}")
 
 
@@ -89,12 +84,8 @@ def train_missing(plan: Plan, request: Request, quiet: bool) -> Plan:
     for name, one in plan.trainings.items():
         say(f"{name}: no checkpoint in {request.checkpoint_folder} suits; will first train it on {one.dataset}")
     say("Trainings go on after an interruption; --no-train leaves them out.")
-    try:
-        with console_training(quiet) as progress:
-            return trainings.train_missing(plan, request, progress)
-    except KeyboardInterrupt:
-        say(INTERRUPTED)
-        raise typer.Exit(130) from None
+    with console_training(quiet) as progress:
+        return trainings.train_missing(plan, request, progress)
 
 
 def _own_changes(method: str, items: list[str]) -> dict[str, object]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import platform
-import traceback
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
+from functools import partial
 from multiprocessing.context import ForkServerContext
 from typing import Any
 
@@ -27,6 +28,7 @@ from zsadbench.records.efficiency import EfficiencyRecord, Options
 from zsadbench.running import plan
 from zsadbench.running.request import Request
 from zsadbench.support import plugins
+from zsadbench.support.guard import guard
 from zsadbench.support.meters import Stopwatch, peak_flops, peak_memory, processor
 from zsadbench.training import checkpoints
 
@@ -51,7 +53,8 @@ def _apart(action: Callable[..., Any], *arguments: Any) -> Any:
     context = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
     if isinstance(context, ForkServerContext):
         context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(1, mp_context=context) as process:
+    quiet = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches it too, and is answered by this one
+    with ProcessPoolExecutor(1, mp_context=context, initializer=quiet) as process:
         return process.submit(action, *arguments).result()
 
 
@@ -77,12 +80,11 @@ def measure(name: str, request: Request, options: Options, possible: float) -> E
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     method, full, config = plan.configure(name, request)
-    try:
-        return _measure(method, full, config, request, options, possible)
-    except ZsadError as error:
-        return _failed(full, method, request, str(error))
-    except Exception as error:
-        return _failed(full, method, request, "".join(traceback.format_exception(error)))
+    outcome = guard(partial(_measure, method, full, config, request, options, possible), fail_fast=False)
+    if isinstance(outcome, ZsadError):
+        return _failed(full, method, request, str(outcome))
+    measured: EfficiencyRecord = outcome
+    return measured
 
 
 def _failed(name: str, method: type[Method], request: Request, reason: str) -> EfficiencyRecord:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zsadbench.errors import RecordError
+from zsadbench.records.results import reason
 from zsadbench.support import files
 
 FORMAT = 1  # of the record; raised when a field changes its meaning
@@ -102,7 +103,7 @@ class EfficiencyRecord:
     status: Literal["done", "failed"]
     device: str  # name of the GPU or processor
     precision: str  # of encoder passes
-    error: str | None = None  # sentence
+    error: str | None = None  # a sentence; a bug's traceback stands below it
     threads: int | None = None  # on the CPU
     clock: str = ""  # what measured the time
     timed: str = ""  # what is inside the timed region, in words
@@ -124,6 +125,11 @@ class EfficiencyRecord:
     training: Training | None = None
     environment: dict[str, str] = field(default_factory=dict)  # versions
     format: int = FORMAT
+
+    @property
+    def reason(self) -> str:
+        """Why nothing was measured, in one line."""
+        return reason(self.error)
 
     @property
     def best(self) -> Timing:

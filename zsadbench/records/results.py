@@ -31,7 +31,7 @@ class Record:
     dataset: str  # dataset name with variant
     category: str
     status: Status
-    error: str | None = None  # sentence for failed, needs_checkpoint and refused cells
+    error: str | None = None  # a sentence for every cell that is not done; a bug's traceback stands below it
     fingerprint: str = ""  # sha256 over everything that decides the numbers; a cell with an equal one is not run again
     title: str = ""  # the method's printed name
     image: dict[str, float | None] = field(default_factory=dict)  # image-level metrics in 0..1; None: undefined
@@ -44,6 +44,11 @@ class Record:
     data: dict[str, Any] = field(default_factory=dict)  # sample-list hash, counts, order
     environment: dict[str, Any] = field(default_factory=dict)  # versions and device kind
     format: int = FORMAT
+
+    @property
+    def reason(self) -> str:
+        """Why the cell has no numbers, in one line."""
+        return reason(self.error)
 
 
 class ImageScore(NamedTuple):
@@ -109,6 +114,12 @@ def load_scores(run: Path, record: Record) -> list[ImageScore]:
         raise RecordError(
             f"{path} is not a scores file: {error}. Delete it and its record and run the cell again."
         ) from error
+
+
+def reason(error: str | None) -> str:
+    """Return the line of an error that says what happened: the first, or the last of a bare traceback."""
+    lines = (error or "").strip().splitlines() or ["No reason was recorded."]
+    return lines[-1] if lines[0].startswith("Traceback") else lines[0]
 
 
 def mean(values: Iterable[float | None]) -> tuple[float | None, int, int]:

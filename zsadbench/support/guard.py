@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from typing import Any
 
 from zsadbench.errors import NeedsCheckpoint, RecordError, ZsadError
+from zsadbench.support import places, process
 
 
 class Crash(ZsadError):
-    """A bug in a method or in zsadbench: recorded with its traceback, while the other cells go on."""
+    """A bug in a method or in zsadbench: one sentence with its place, then its traceback; the other cells go on."""
 
 
 def guard(action: Callable[[], Any], fail_fast: bool) -> Any:
-    """Return what the action returns, or the ZsadError that says why it failed.
+    """Return what the action returns, or the ZsadError that says why it failed; with `fail_fast` raise that.
 
-    Results that cannot be written still raise: going on would lose more of them.
+    Whatever a plugin raises is such an answer, SystemExit included. Only the user's Ctrl-C goes through, and results
+    that cannot be written: going on would lose more of them.
     """
     try:
         return action()
@@ -25,10 +26,22 @@ def guard(action: Callable[[], Any], fail_fast: bool) -> Any:
     except NeedsCheckpoint as error:
         return error  # an answer, not a failure: --fail-fast does not stop for it
     except ZsadError as error:
-        if fail_fast:
+        problem = _placed(error)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and process.is_users(error):
             raise
-        return error
-    except Exception as error:
-        if fail_fast:
-            raise
-        return Crash("".join(traceback.format_exception(error)))
+        problem = Crash(places.report(error))
+        problem.__cause__ = error
+    if fail_fast:
+        raise problem
+    return problem
+
+
+def _placed(error: ZsadError) -> ZsadError:
+    """Say in the error which line of a plugin it came through, if any; an error without words gets some."""
+    where = places.plugin_place(error)
+    if not str(error).strip():
+        error.args = (places.sentence(error),)
+    elif where:
+        error.args = (f"{error} (at {where})",)
+    return error

@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from zsadbench.errors import MissingDependency, PluginError, UnknownName, UsageError
+from zsadbench.support import places, process
 
 Plugin = TypeVar("Plugin")
 
@@ -88,9 +89,11 @@ def load(package: str, name: str) -> ModuleType:
         ) from error
     except PluginError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and process.is_users(error):
+            raise
         raise PluginError(
-            f"{package} plugin {name!r} ({origin}) failed to import: {type(error).__name__}: {error}"
+            f"{package} plugin {name!r} ({origin}) failed to import: {places.sentence(error)}."
         ) from error
 
 

@@ -177,7 +177,7 @@ def _notes(rows: Sequence[Row], efficiency: Sequence[EfficiencyRecord], library:
     if library is not None and places:
         told = "; ".join(f"{library.citations[source]} (table {table})" for source, table in sorted(places))
         yield f"In round brackets: published values, on other devices and with other timing scopes. {told}."
-    yield from (f"{record.method}: {record.error}" for record in efficiency if record.status != "done")
+    yield from (f"{record.method}: {record.reason}" for record in efficiency if record.status != "done")
 
 
 def _training_notes(records: Sequence[EfficiencyRecord]) -> Iterator[str]:

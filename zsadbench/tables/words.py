@@ -37,7 +37,7 @@ def notes_below(table: Table, records: Iterable[Record]) -> list[str]:
     reasons: dict[tuple[str, str, str], dict[str, None]] = {}
     for record in records:
         if record.dataset == table.dataset and record.status != "done":
-            reason = record.method, STATUSES[record.status], record.error or "No reason was recorded."
+            reason = record.method, STATUSES[record.status], record.reason
             reasons.setdefault(reason, {})[record.category] = None
     return [f"{method} on {', '.join(found)}: {status}. {error}" for (method, status, error), found in reasons.items()]
 
