@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib
 import inspect
 import io
+import posixpath
 import re
 import tokenize
 from collections.abc import Callable, Iterable, Sequence
@@ -18,16 +20,22 @@ from markdown.extensions.toc import slugify
 from zsadbench import datasets, encoders, methods
 from zsadbench.cli import listing
 from zsadbench.cli.main import app
-from zsadbench.protocol import Protocol
 from zsadbench.records import published
 from zsadbench.training import cross_dataset
 
-MARK = re.compile(r"^<!-- generated: (\w+) ?(\w*) -->$", re.MULTILINE)
+MARK = re.compile(r"^<!-- generated: (\w+) ?([\w.]*) -->$", re.MULTILINE)
+PAGE = re.compile(r"docs/([\w/-]+\.md)(#[\w-]+)?")
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace every mark of a page, and link the section marks of comments, such as §Map; called by mkdocs."""
-    text = MARK.sub(lambda mark: GENERATORS[mark[1]](*filter(None, [mark[2]])), markdown)
+def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
+    """Replace every mark of a page, and link pages and sections, such as §Map, that comments name; called by mkdocs."""
+
+    def generated(mark: re.Match[str]) -> str:
+        text = GENERATORS[mark[1]](*filter(None, [mark[2]]))
+        folder = posixpath.dirname(page.file.src_uri)
+        return PAGE.sub(lambda cited: f"[{cited[0]}]({posixpath.relpath(cited[1], folder)}{cited[2] or ''})", text)
+
+    text = MARK.sub(generated, markdown)
     for title in sorted(re.findall(r"^## (.+)$", markdown, re.MULTILINE), key=len, reverse=True):
         text = text.replace(f"§{title}", f"[{title}](#{slugify(title, '-')})")
     return text
@@ -55,14 +63,13 @@ def method(name: str) -> str:
     """Return a method's card and presets."""
     card = methods.lookup(name)[0].card
     facts = {
-        "Name": f"`{name}`",
         "Paper": card.reference,
         "Code read": f"`{card.code}`" if card.code else "none",
         "Licence of the code": card.licence,
         "Setting": listing.SETTINGS[card.scope],
         "Notes": card.notes,
     }
-    return table(("", ""), [(key, value) for key, value in facts.items() if value]) + presets(name)
+    return table(("Name", f"`{name}`"), [(key, fact) for key, fact in facts.items() if fact]) + presets(name)
 
 
 def presets(name: str) -> str:
@@ -99,24 +106,31 @@ def _first(name: str, kind: type) -> str:
     return next(f"`{name}.{preset}`" for preset, config in found.items() if type(config) is kind)
 
 
-def protocol() -> str:
-    """Return the fields of the protocol."""
-    return table(("field", "default", "meaning"), fields(Protocol))
+def class_fields(path: str) -> str:
+    """Return the fields of a class, by its dotted path, that a comment explains."""
+    module, _, name = path.rpartition(".")
+    return table(
+        ("field", "default", "meaning"),
+        [row for row in fields(getattr(importlib.import_module(module), name)) if row[2]],
+    )
 
 
 def fields(kind: type) -> list[tuple[str, str, str]]:
-    """Return (name, default, comment) of each field of a dataclass, inherited ones included."""
+    """Return (name, default, comment) of each field of a class, inherited ones included."""
     comments: dict[str, str] = {}
-    for owner in reversed([base for base in kind.__mro__ if dataclasses.is_dataclass(base)]):
+    for owner in reversed([base for base in kind.__mro__ if base.__module__.startswith("zsadbench")]):
         comments |= field_comments(owner)
+    defaults = (
+        {field.name: field.default for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {}
+    )
     return [
-        (f"`{field.name}`", code(value(field.default)), comments.get(field.name, ""))
-        for field in dataclasses.fields(kind)
+        (f"`{name}`", code(value(defaults.get(name, getattr(kind, name, dataclasses.MISSING)))), comment)
+        for name, comment in comments.items()
     ]
 
 
 def field_comments(kind: type) -> dict[str, str]:
-    """Return field -> the comment at the end of its line, from a class's source."""
+    """Return field -> the comment at the end of its line, "" for none, from a class's source."""
     source = inspect.getsource(kind)
     comments = {
         token.start[0]: token.string.lstrip("# ")
@@ -133,25 +147,16 @@ def field_comments(kind: type) -> dict[str, str]:
 
 
 def dataset(stem: str) -> str:
-    """Return a table of a dataset's variants."""
-    rows = []
+    """Return a table of a dataset's variants, and what their cards say in words."""
+    rows, words = [], []
     for item in _datasets():
         if item.card is not None and item.name.partition(".")[0] == stem:
-            card = item.card
-            levels = " ".join(level for level in ("image", "pixel") if getattr(card, f"{level}_level"))
+            card, name = item.card, f"`{item.name}`"
+            levels = ", ".join(level for level in ("image", "pixel") if getattr(card, f"{level}_level"))
             counts = [sum(pair[label] for pair in card.expected.values()) for label in (0, 1)] if card.expected else []
-            rows.append(
-                (
-                    f"`{item.name}`",
-                    " / ".join(map(str, counts)) or "?",
-                    levels,
-                    f"`{card.mask_rule}`",
-                    card.licence,
-                    card.source,
-                    card.notes,
-                )
-            )
-    return table(("name", "normal / anomalous", "levels", "masks", "licence", "source", "notes"), rows)
+            rows.append((name, " / ".join(map(str, counts)) or "?", levels, f"`{card.mask_rule}`", card.licence))
+            words.append(f"\n{name}: {card.source}. {card.notes}\n")
+    return table(("name", "normal / anomalous", "levels", "masks", "licence"), rows) + "".join(words)
 
 
 def published_means(name: str) -> str:
@@ -236,11 +241,11 @@ def _command(path: Sequence[str], command: Any) -> str:
 
 def value(item: Any) -> str:
     """Return an option's value as `--set` takes it; a recipe in words."""
-    if item is dataclasses.MISSING:
-        return "required"
+    if item is dataclasses.MISSING or isinstance(item, property):
+        return ""
     if dataclasses.is_dataclass(item):
         stages = getattr(item, "stages", ())
-        return ", then ".join(f"{stage.epochs} epochs at {stage.lr:g}" for stage in stages) if stages else repr(item)
+        return ", then ".join(f"{stage.epochs} epochs at {stage.lr:g}" for stage in stages) if stages else f"{type(item).__name__}()"
     if isinstance(item, tuple):
         return ",".join(map(value, item))
     return f'"{item}"' if item == "" else str(item)
@@ -264,7 +269,7 @@ GENERATORS: dict[str, Callable[..., str]] = {
     "options": options,
     "dataset": dataset,
     "published": published_means,
-    "protocol": protocol,
+    "fields": class_fields,
     "commands": commands,
     "weights": weights,
 }
