@@ -244,8 +244,8 @@ def value(item: Any) -> str:
     if item is dataclasses.MISSING or isinstance(item, property):
         return ""
     if dataclasses.is_dataclass(item):
-        stages = getattr(item, "stages", ())
-        return ", then ".join(f"{stage.epochs} epochs at {stage.lr:g}" for stage in stages) if stages else f"{type(item).__name__}()"
+        stages = [f"{stage.epochs} epochs at {stage.lr:g}" for stage in getattr(item, "stages", ())]
+        return ", then ".join(stages) or f"{type(item).__name__}()"
     if isinstance(item, tuple):
         return ",".join(map(value, item))
     return f'"{item}"' if item == "" else str(item)
