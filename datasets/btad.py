@@ -5,10 +5,13 @@ Layouts: docs/datasets/btad.md; Bayes-PFL's folder names: xiaozhen228/Bayes-PFL@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import groupby
 from typing import ClassVar
 
+from zsadbench.data import layouts
 from zsadbench.data.adapters import TreeDataset
-from zsadbench.datasets import DatasetCard, register
+from zsadbench.datasets import DatasetCard, Sample, register
 
 
 @register
@@ -34,3 +37,10 @@ class BTAD(TreeDataset):
             notes="Papers say 2,830 images: 2,540 images and 290 masks.",
         ),
     }
+
+    def scan_folder(self) -> Iterator[Sample]:
+        """Yield the samples. Raises DataError where anomalib's conversion to PNG was cut short and left images twice."""
+        for _, group in groupby(super().scan_folder(), key=lambda sample: sample.image.parent):
+            samples = list(group)
+            layouts.by_stem(sample.image for sample in samples)
+            yield from samples

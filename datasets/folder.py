@@ -1,7 +1,8 @@
 """Your own images: a folder in MVTec AD's layout, or an index file (CSV, JSONL, meta.json).
 
-`--datasets folder=PATH`. Results are filed under `folder.NAME`, where NAME is the folder's name or, for an index file,
-FOLDER.FILE, so that two of them do not share records. Layouts and index files: docs/datasets/own.md.
+`--datasets folder=PATH`, or with options after dots, `folder.gt0.normal-no=PATH` (`OPTIONS` below). Results are filed
+under `folder.NAME`, where NAME is the folder's name or, for an index file, FOLDER.FILE, so that two of them do not
+share records. Layouts and index files: docs/datasets/own.md.
 """
 
 from __future__ import annotations
@@ -14,7 +15,12 @@ from typing import ClassVar
 
 from zsadbench.data import index_files, layouts
 from zsadbench.datasets import Dataset, DatasetCard, Sample, register
-from zsadbench.errors import DataError
+from zsadbench.errors import DataError, UsageError
+
+OPTIONS = {  # what may follow the name, each after a dot -> how it is told
+    r"gt0": "gt0 (masks of 0 and 1, or of class indices)",
+    r"normal-(?P<normal>[^.]+)": "normal-NAME (the folders NAME hold normal images)",
+}
 
 
 @register
@@ -49,6 +55,7 @@ class Folder(Dataset):
     def __init__(self, root: Path, variant: str, name: str, data_root: Path | None = None) -> None:
         """Read the names and the index at once, because what the card can promise depends on them."""
         path = Path(root)
+        self._normal = tuple(match["normal"] for match in _options(name) if "normal" in match.groupdict())
         self._index = index_files.read_index(path) if path.is_file() else None
         super().__init__(path, variant, name, data_root)
         whole = path.resolve()
@@ -63,6 +70,12 @@ class Folder(Dataset):
             pixel_level=any(sample.masks for sample in tested if sample.label == 1),
         )
         self._require_all_masks(found)
+
+    @classmethod
+    def variant_of(cls, stem: str, words: str) -> tuple[str, str]:
+        """Return the variant and the full name, with the options in one order. Raises UsageError."""
+        options = sorted({match[0] for match in _options(f"{stem}.{words}")}) if words else []
+        return ("gt0" if "gt0" in options else "default"), ".".join([stem, *options])
 
     @classmethod
     def locate(cls, data_root: Path | None, variant: str, stem: str) -> Path:
@@ -88,8 +101,18 @@ class Folder(Dataset):
             return
         folders = _category_folders(self.root)
         has_masks = any((folder / "ground_truth").is_dir() for folder in folders)
+        found = False
         for folder in folders:
-            yield from layouts.mvtec_tree(folder, folder.resolve().name, has_masks=has_masks)
+            for sample in layouts.mvtec_tree(folder, folder.resolve().name, has_masks=has_masks, normal=self._normal):
+                found = True
+                yield sample
+        if not found:
+            raise DataError(f"{self.spec}: no images where they are expected. {layouts.where_images_lie(self.root)}")
+
+    def searched(self) -> Iterator[Path]:
+        """Yield the whole folder: whatever image lies there should be used. An index names what it wants."""
+        if self._index is None:
+            yield self.root
 
     def _require_all_masks(self, found: list[Sample]) -> None:
         """Raise DataError for the first anomalous test image without a mask in a dataset with masks."""
@@ -99,6 +122,21 @@ class Folder(Dataset):
                     f"{sample.image} is anomalous, but has no mask, while others of {self.name} have; expected a mask "
                     "for all anomalous test images or for none."
                 )
+
+
+def _options(name: str) -> list[re.Match[str]]:
+    """Return the options of a name such as "folder.gt0.normal-no". Raises UsageError for a word that is none."""
+    found = []
+    for word in name.split(".")[1:]:
+        match = next(filter(None, (re.fullmatch(pattern, word) for pattern in OPTIONS)), None)
+        if match is None:
+            raise UsageError(
+                f"{name}: {word!r} is no option of your own images; expected --datasets folder=PATH, where PATH is your "
+                f"folder or index file, or after dots any of {', '.join(OPTIONS.values())}. In a record's name the "
+                "folder's name follows; on the command line its path is needed."
+            )
+        found.append(match)
+    return found
 
 
 def _category_folders(root: Path) -> list[Path]:

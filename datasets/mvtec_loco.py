@@ -51,7 +51,7 @@ class MVTecLOCO(IndexedDataset):
             yield from layouts.normal_samples(folder / "train" / "good", category, "train")
             yield from layouts.normal_samples(folder / "test" / "good", category, "test")
             for path in layouts.folders_in(folder / "test"):
-                if path.name not in layouts.NORMAL:
+                if path.name != "good":
                     yield from _anomalous(path, folder / "ground_truth" / path.name, category)
 
     def scan(self) -> Iterator[Sample]:

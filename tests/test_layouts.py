@@ -77,8 +77,12 @@ def test_two_masks_of_one_image_are_refused(tmp_path):
         layouts.pair_masks(images, masks)
 
 
-def test_two_files_of_one_stem_are_refused(tmp_path):
-    touch(tmp_path / "test" / "good", "0020.bmp", "0020.png")
+def test_two_files_of_one_stem_are_refused_only_where_masks_pair_by_it(tmp_path):
+    touch(tmp_path / "test/good", "0020.bmp", "0020.png")
+    assert [sample.image.name for sample in layouts.mvtec_tree(tmp_path, "01")] == ["0020.bmp", "0020.png"]
+    touch(tmp_path, "test/ko/0020.bmp", "test/ko/0020.png")
+    assert len(list(layouts.mvtec_tree(tmp_path, "01", has_masks=False))) == 4
+    touch(tmp_path, "ground_truth/ko/0020.png")
     with pytest.raises(DataError, match=r"0020\.bmp and 0020\.png have the same name"):
         list(layouts.mvtec_tree(tmp_path, "01"))
 
@@ -116,7 +120,7 @@ def test_tree_gives_splits_labels_defects_and_masks(tmp_path):
 
 def test_tree_without_ground_truth_needs_to_be_told(tmp_path):
     touch(tmp_path, "test/good/000.png", "test/crack/000.png")
-    with pytest.raises(DataError, match=r"000\.png has no mask"):
+    with pytest.raises(DataError, match="crack was taken for a kind of defect, but its masks are not there"):
         list(layouts.mvtec_tree(tmp_path, "tile"))
     assert [sample.mask for sample in layouts.mvtec_tree(tmp_path, "tile", has_masks=False)] == [None, None]
 

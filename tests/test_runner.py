@@ -274,8 +274,8 @@ def test_an_out_folder_that_cannot_be_made_is_a_sentence(mvtec_tree, tmp_path, t
 
 def test_a_copy_with_other_counts_than_expected_is_announced_before_the_run(mvtec_tree, tmp_path, toys):
     plan = make_plan(Request(methods=["good_mean"], datasets=["mvtec"], data_root=mvtec_tree, out=tmp_path))
-    assert len(plan.notes) == 1
-    assert "bottle has 5 normal and 8 anomalous, not 20 and 63 (and 1 more categories)" in plan.notes[0]
+    assert len(plan.findings) == 1
+    assert "bottle has 5 normal and 8 anomalous, not 20 and 63 (and 1 more category)" in plan.findings[0].message
 
 
 def test_masks_may_be_binarised_as_the_reference_repositories_do(tmp_path, toys):

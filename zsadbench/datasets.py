@@ -102,6 +102,7 @@ class Dataset(ABC):
         self.name = name
         self.data_root = data_root
         self.folder = Path(root)  # as the user gave it; `root` may be a folder inside
+        self.spec = f"{name}={root}"  # what names these samples on any command line
         self.root = self.find_top(Path(root))
 
     def find_top(self, root: Path) -> Path:
@@ -118,6 +119,22 @@ class Dataset(ABC):
         A mask may be read where nothing else tells the label: KSDD and KSDD2 have one for every image. Raises
         DataError naming the first path that contradicts the layout.
         """
+
+    def searched(self) -> Iterable[Path]:
+        """Return the folders in which every image should be a sample or a mask: what else lies there is told."""
+        return ()
+
+    @classmethod
+    def variant_of(cls, stem: str, words: str) -> tuple[str, str]:
+        """Return the variant (a key of `cards`) and the full name for what stands after the first dot of a name.
+
+        A subclass may take more words, and read them from its `name`. Raises UnknownName.
+        """
+        default = next(iter(cls.cards))
+        if words and words not in cls.cards:
+            raise UnknownName(f"variant of {stem}", words, cls.cards)
+        variant = words or default
+        return variant, _full_name(stem, variant, default)
 
     @classmethod
     def locate(cls, data_root: Path | None, variant: str, stem: str) -> Path:
@@ -153,7 +170,7 @@ class Dataset(ABC):
             groups.setdefault((sample.category, sample.split), []).append((name, sample))
         if not groups:
             raise DataError(
-                f"dataset {self.name}: no images found under {self.root}; see `zsadbench data check {self.name}`."
+                f"dataset {self.name}: no images found under {self.root}; see `zsadbench data check {self.spec}`."
             )
         return {
             key: tuple(sample for _, sample in sorted(group, key=itemgetter(0)))
@@ -242,19 +259,16 @@ def create(name: str, data_root: Path | None = None) -> Dataset:
     Raises UnknownName, DataError (folder not found) or PluginError. No image is read.
     """
     name, _, folder = name.partition("=")
-    stem, _, variant = name.partition(".")
+    stem, _, words = name.partition(".")
     dataset = plugins.registered(__name__, stem, Dataset)  # type: ignore[type-abstract]  # plugins are concrete
-    default = next(iter(dataset.cards))
-    if variant and variant not in dataset.cards:
-        raise UnknownName(f"variant of {stem}", variant, dataset.cards)
-    variant = variant or default
+    variant, full_name = dataset.variant_of(stem, words)
     if folder:
         root = Path(folder).expanduser()
         if not root.exists():
             raise DataError(f"dataset {name}: {folder} does not exist; expected the dataset's own folder after '='.")
     else:
         root = dataset.locate(data_root, variant, stem)
-    return dataset(root, variant, _full_name(stem, variant, default), data_root)
+    return dataset(root, variant, full_name, data_root)
 
 
 def _full_name(stem: str, variant: str, default: str) -> str:

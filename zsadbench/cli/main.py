@@ -185,14 +185,17 @@ def run(
     from zsadbench.cli.progress import console_progress
 
     plan = train.train_missing(planning.make_plan(request), request, quiet)
-    for note in plan.notes:
-        say(f"Note: {note}")
+    for finding in plan.findings:
+        say(f"{'PROBLEM' if finding.wrong else 'Note'}: {finding.message}")
     say(f"{plan.cells} cells to run, {len(plan.done)} already done in {out} (device: {request.device})")
     with console_progress(quiet) as progress:
         summary = executors.run(plan, request, progress, backend)
     if as_json:
         typer.echo(json.dumps({"out": str(out), "skipped": summary.skipped, **summary.counts}))
     say(_ending(summary, out))
+    for finding in plan.findings:
+        if finding.wrong:  # once more: by now the first time has scrolled away
+            say(f"PROBLEM: {finding.message}")
     raise typer.Exit(1 if summary.failed else 0)
 
 

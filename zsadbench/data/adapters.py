@@ -78,6 +78,12 @@ class TreeDataset(IndexedDataset):
         for category, folder in self._trees(self.root).items():
             yield from layouts.mvtec_tree(folder, category, has_masks=self.card.pixel_level)
 
+    def searched(self) -> Iterator[Path]:
+        """Yield the test and train folders that were read."""
+        if self._index is None:
+            for folder in self._trees(self.root).values():
+                yield from (folder / "test", folder / "train")
+
     def has_trees(self, top: Path) -> bool:
         """Return whether a folder holds a category folder."""
         return bool(self._trees(top))

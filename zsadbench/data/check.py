@@ -20,6 +20,8 @@ import numpy as np
 from PIL import Image
 from tabulate import tabulate
 
+from zsadbench.data import findings
+from zsadbench.data.findings import Finding
 from zsadbench.data.images import decode_image, read_header
 from zsadbench.data.masks import foreground, raw_mask, read_mask
 from zsadbench.datasets import Dataset, Sample
@@ -37,14 +39,6 @@ SUFFIXES = {  # format of the content: suffixes that announce it
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
 }
-
-
-class Finding(NamedTuple):
-    """One thing that is wrong (a problem) or worth knowing (a note) about one file."""
-
-    kind: str  # findings of a kind are counted together
-    message: str  # a sentence that names the file
-    wrong: bool
 
 
 class Count(NamedTuple):
@@ -107,8 +101,9 @@ def check(dataset: Dataset, progress: Progress | None = None, *, threads: int | 
             files.append(file)
             if progress is not None:
                 progress(len(files), len(samples))
-    findings = [finding for file in files for finding in file.findings] + _duplicates(files)
-    return Report(dataset.name, dataset.root, _counts(dataset, samples), tuple(findings))
+    found = [finding for file in files for finding in file.findings]
+    found = [*findings.of_names(dataset), *found, *_duplicates(files)]
+    return Report(dataset.name, dataset.root, _counts(dataset, samples), tuple(found))
 
 
 def render(report: Report) -> str:
@@ -132,8 +127,14 @@ def render(report: Report) -> str:
         if kinds:
             first = {kind: next(f.message for f in report.findings if f.kind == kind) for kind in kinds}
             parts.append("\n".join([f"### {title}", *(f"- {kind} ({kinds[kind]}): {first[kind]}" for kind in kinds)]))
-    parts.append("Everything is as expected." if report.ok else "Not as expected: see the table and the problems.")
+    parts.append(_verdict(report))
     return "\n\n".join(parts).encode("utf-8", "backslashreplace").decode()  # file names need not be UTF-8
+
+
+def _verdict(report: Report) -> str:
+    if not report.ok:
+        return "Not as expected: see the table and the problems."
+    return "Nothing is wrong, but see the notes." if report.findings else "Everything is as expected."
 
 
 def facts(report: Report) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple, cast
 
+from zsadbench.data import labels
 from zsadbench.datasets import Sample
 from zsadbench.errors import DataError
 
@@ -27,9 +28,8 @@ COLUMNS = {  # what we call a column: the names it goes by
     "defect": ("defect", "specie_name"),
     "split": ("split",),
 }
-NORMAL, ANOMALOUS = ("0", "0.0", "normal", "good", "ok"), ("1", "1.0", "anomaly", "anomalous", "abnormal", "defective")
+NORMAL, ANOMALOUS = labels.NORMAL | {"0", "0.0"}, labels.UNNAMED | {"1", "1.0", "defective"}
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # control characters and halves of characters
-GENERIC_DEFECTS = frozenset({"anomaly", "bad", "defect", "good", "ko", "normal", "ok"})  # these name no kind of defect
 
 
 class Row(NamedTuple):
@@ -171,7 +171,7 @@ def _row(values: Mapping[str, Any], where: str) -> Row:
         raise DataError(f"{where}: there is no image ({' or '.join(COLUMNS['image'])}).")
     if _UNWRITABLE.search("".join(found.values())):
         raise DataError(f"{where}: got {found}; expected no control characters and no broken characters.")
-    words = {_value(values, [name]).lower() for name in COLUMNS["label"]} - {""} or {""}
+    words = {labels.plain(_value(values, [name])) for name in COLUMNS["label"]} - {""} or {""}
     if not (words <= set(NORMAL) or words <= set(ANOMALOUS)):
         raise DataError(
             f"{where}: the label is {' and '.join(map(repr, sorted(words)))}; expected 0 or normal, 1 or anomaly."
@@ -180,7 +180,7 @@ def _row(values: Mapping[str, Any], where: str) -> Row:
     if split not in ("train", "test"):
         raise DataError(f"{where}: the split is {found['split']!r}; expected train or test.")
     label: Literal[0, 1] = 1 if words <= set(ANOMALOUS) else 0
-    defect = "" if label == 0 or found["defect"].lower() in GENERIC_DEFECTS else found["defect"]
+    defect = "" if label == 0 else labels.defect(found["defect"])
     return Row(found["image"], found["mask"], label, found["category"], defect, cast(Split, split), where)
 
 

@@ -5,16 +5,15 @@ Nothing here reads a pixel. Files pair by name, never by position in two sorted 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from zsadbench.data import labels
 from zsadbench.datasets import Sample
 from zsadbench.errors import DataError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
-NORMAL = frozenset({"good", "ok"})  # folder names of normal images; "ok" is BTAD's
-UNNAMED = frozenset({"anomaly", "bad", "defect", "ko"})  # folders of anomalous images that name no kind of defect
 MASK_SUFFIXES = ("_mask", "_label", "_GT", "_Segmentation")  # what a mask's stem adds: MVTec AD, DAGM, KSDD2, ISIC
 
 
@@ -51,6 +50,14 @@ def images_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if is_image_name(path.name) and path.is_file())
+
+
+def where_images_lie(root: Path) -> str:
+    """Return a sentence that names the first image below a folder, for those who expect it elsewhere."""
+    lost = next((path for path in sorted(root.rglob("*")) if is_image_name(path.name) and path.is_file()), None)
+    if lost is None:
+        return f"No file below {root} has the name of an image."
+    return f"Expected test/good/NAME.png; the first image is {lost.relative_to(root).as_posix()}. Move the images up."
 
 
 def is_image_name(name: str) -> bool:
@@ -99,26 +106,35 @@ def pairs_in(folder: Path, suffix: str) -> dict[Path, Path]:
     return pair_masks(images, masks)
 
 
-def mvtec_tree(folder: Path, category: str, *, has_masks: bool = True) -> Iterator[Sample]:
+def mvtec_tree(
+    folder: Path, category: str, *, has_masks: bool = True, normal: Collection[str] = ()
+) -> Iterator[Sample]:
     """Yield the samples of one category folder in MVTec AD's layout (docs/datasets/mvtec.md).
 
-    `train/good`, `test/good`, `test/DEFECT` and `ground_truth/DEFECT`, where `ok` may stand for `good`. Anomalous
-    images in `train` are ignored: the official trees have none.
+    `train/good`, `test/good`, `test/DEFECT` and `ground_truth/DEFECT`, where other words of `labels`, or those of
+    `normal`, may stand for `good`. Anomalous images in `train` are left out: the official trees have none. Raises
+    DataError for images and masks that do not pair.
     """
     for path in folders_in(folder / "train"):
-        if path.name in NORMAL:
+        if labels.is_normal(path.name, normal):
             yield from normal_samples(path, category, "train")
     for path in folders_in(folder / "test"):
-        if path.name in NORMAL:
+        masks = folder / "ground_truth" / path.name if has_masks else None
+        if labels.is_normal(path.name, normal):
             yield from normal_samples(path, category, "test")
+        elif masks is not None and not masks.is_dir() and images_in(path):
+            raise DataError(
+                f"{path} was taken for a kind of defect, but its masks are not there: {masks} does not exist. The copy "
+                f"may be incomplete; if the images are normal, call the folder good, or use "
+                f"folder.normal-{path.name}={folder}."
+            )
         else:
-            masks = folder / "ground_truth" / path.name if has_masks else None
-            yield from anomalous_samples(path, masks, category, "" if path.name in UNNAMED else path.name)
+            yield from anomalous_samples(path, masks, category, labels.defect(path.name))
 
 
 def normal_samples(folder: Path, category: str, split: Literal["train", "test"]) -> Iterator[Sample]:
-    """Yield the images of one folder as normal samples. Raises DataError for two of one name."""
-    for image in by_stem(images_in(folder)).values():
+    """Yield the images of one folder as normal samples."""
+    for image in images_in(folder):
         yield Sample(image, None, 0, category, split=split)
 
 

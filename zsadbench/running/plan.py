@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from zsadbench import __version__, encoders, methods
-from zsadbench.data import contents
+from zsadbench.data import contents, findings
+from zsadbench.data.findings import Finding
 from zsadbench.datasets import Category, Dataset, Sample
 from zsadbench.errors import RecordError, UsageError, ZsadError
 from zsadbench.methods import Method, TrainableMethod
@@ -74,7 +75,7 @@ class Plan:
 
     groups: tuple[tuple[Cell, ...], ...]  # one encoder each; inside, cells of one category are neighbours
     done: tuple[Path, ...]  # records that agree with the request and are left alone
-    notes: tuple[str, ...] = ()  # what the user should know before the run starts
+    findings: tuple[Finding, ...] = ()  # what the user should know about the data before the run starts
 
     @property
     def cells(self) -> int:
@@ -126,8 +127,13 @@ def make_plan(
             else:
                 groups.setdefault(method.tower, []).append(cell)
     sets = {target.dataset.name: target.dataset for target in named}.values()
-    notes = tuple(note for dataset in sets for note in _unexpected_counts(dataset, request))
-    return Plan(tuple(tuple(group) for group in groups.values()), tuple(done), notes)
+    told = tuple(
+        finding
+        for dataset in sets
+        for of in (findings.of_counts, findings.of_names)
+        for finding in of(dataset, request.categories)
+    )
+    return Plan(tuple(tuple(group) for group in groups.values()), tuple(done), told)
 
 
 def resolve_methods(request: Request) -> dict[str, tuple[type[Method], Any]]:
@@ -159,23 +165,6 @@ def _expand(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(one for name in names for one in (everything if name == "all" else [name])))
 
 
-def _unexpected_counts(dataset: Dataset, request: Request) -> Iterator[str]:
-    """Say when a copy of a dataset is not what published numbers were measured on."""
-    wrong = []
-    for category in dataset.categories():
-        labels = [sample.label for sample in dataset.samples(category.name)]
-        found, expected = (labels.count(0), labels.count(1)), dataset.card.expected.get(category.name)
-        wanted = not request.categories or category.name in request.categories
-        if wanted and expected is not None and found != tuple(expected):
-            wrong.append(
-                f"{category.name} has {found[0]} normal and {found[1]} anomalous, not {expected[0]} and {expected[1]}"
-            )
-    if wrong:
-        more = f" (and {len(wrong) - 1} more categories)" if len(wrong) > 1 else ""
-        yield (
-            f"{dataset.name} differs from the data that published numbers stand for: {wrong[0]}{more}. "
-            f"See zsadbench data check {dataset.name}."
-        )
 
 
 def configure(name: str, request: Request) -> tuple[type[Method], str, Any]:
