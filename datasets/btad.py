@@ -39,7 +39,7 @@ class BTAD(TreeDataset):
     }
 
     def scan_folder(self) -> Iterator[Sample]:
-        """Yield the samples. Raises DataError where anomalib's conversion to PNG was cut short and left images twice."""
+        """Yield the samples. Raises DataError where anomalib's conversion to PNG was cut short: images twice."""
         for _, group in groupby(super().scan_folder(), key=lambda sample: sample.image.parent):
             samples = list(group)
             layouts.by_stem(sample.image for sample in samples)

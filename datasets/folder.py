@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from zsadbench.data import index_files, layouts
-from zsadbench.datasets import Dataset, DatasetCard, Sample, register
+from zsadbench.datasets import Dataset, DatasetCard, MaskRule, Sample, register
 from zsadbench.errors import DataError, UsageError
 
 OPTIONS = {  # what may follow the name, each after a dot -> how it is told
@@ -66,6 +66,7 @@ class Folder(Dataset):
         self.card = replace(
             self.card,
             title=self._label,
+            mask_rule=self._mask_rule(),
             image_level={sample.label for sample in tested} == {0, 1},
             pixel_level=any(sample.masks for sample in tested if sample.label == 1),
         )
@@ -85,8 +86,7 @@ class Folder(Dataset):
     def find_top(self, root: Path) -> Path:
         """Accept a folder with `test`, or category folders that have one; an index's folder is found by its images."""
         if self._index is not None:
-            beside = root.parent
-            return index_files.find_root(self._index, (beside, self.data_root) if self.data_root else (beside,))
+            return index_files.find_root(self._index, index_files.roots(root, self.data_root))
         return layouts.find_top(
             root,
             (),
@@ -114,6 +114,11 @@ class Folder(Dataset):
         if self._index is None:
             yield self.root
 
+    def _mask_rule(self) -> MaskRule:
+        """Return the rule of the name's option, or else of the index file, or else the usual one."""
+        told = self._index.mask_rule if self._index is not None and self.variant == "default" else None
+        return told or self.card.mask_rule
+
     def _require_all_masks(self, found: list[Sample]) -> None:
         """Raise DataError for the first anomalous test image without a mask in a dataset with masks."""
         for sample in found:
@@ -131,8 +136,8 @@ def _options(name: str) -> list[re.Match[str]]:
         match = next(filter(None, (re.fullmatch(pattern, word) for pattern in OPTIONS)), None)
         if match is None:
             raise UsageError(
-                f"{name}: {word!r} is no option of your own images; expected --datasets folder=PATH, where PATH is your "
-                f"folder or index file, or after dots any of {', '.join(OPTIONS.values())}. In a record's name the "
+                f"{name}: {word!r} is no option of your own images; expected --datasets folder=PATH, where PATH is "
+                f"your folder or index file, or after dots any of {', '.join(OPTIONS.values())}. In a record's name the "
                 "folder's name follows; on the command line its path is needed."
             )
         found.append(match)

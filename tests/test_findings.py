@@ -45,7 +45,9 @@ def told(dataset, categories=()):
     ],
 )
 def test_names_that_mean_normal_are_read_so_in_any_case_at_test_and_train(part, tmp_path, normal, anomalous):
-    dataset = part(f"test/{normal}/0.png", f"test/{anomalous}/0.png", f"train/{normal}/0.png", f"train/{anomalous}/0.png")
+    dataset = part(
+        f"test/{normal}/0.png", f"test/{anomalous}/0.png", f"train/{normal}/0.png", f"train/{anomalous}/0.png"
+    )
     assert findings.test_counts(dataset, "part") == (1, 1)
     assert [sample.label for sample in dataset.samples("part", "train")] == [0]
     rows = f"image,label\ntest/{normal}/0.png,{normal}\ntest/{anomalous}/0.png,1\n"

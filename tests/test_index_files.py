@@ -101,6 +101,13 @@ def test_absolute_paths_of_a_meta_json_are_rerooted_by_their_longest_suffix(tree
     assert names(read(tree / "meta.json", json.dumps(content)), tree) == EXPECTED
 
 
+def test_windows_paths_of_a_meta_json_are_found_by_suffix_too(tree, monkeypatch):
+    author = "C:\\Users\\me\\data\\CVC-ClinicDB"
+    rows = [meta_row(f"{author}\\images\\1.png", f"{author}\\masks\\1.png", 1), meta_row("D:/x/images/good.png")]
+    monkeypatch.chdir(tree)  # where C:/Users could be taken for a relative path
+    assert names(read(tree / "meta.json", json.dumps({"train": {}, "test": {"tile": rows}})), tree) == EXPECTED
+
+
 def test_bayes_pfl_meta_lies_above_the_dataset_and_has_placeholders(tree):
     row = meta_row("BTAD/test/1.bmp", "BTAD/masks/1.png", 1, dataset_name="BTAD", specie_name="anomaly")
     for name in (row["img_path"], row["mask_path"]):
@@ -137,6 +144,11 @@ def test_meta_whose_masks_were_never_made_has_no_masks(tree):
         ("image,label\nimages/../../x.png,1\n", "line 2: .* lies outside"),
         ("image,label\n/etc/hostname,1\n", "line 2: /etc/hostname lies outside"),
         ("image,label,mask\nimages/1.png,1,../m.png\n", "line 2: .* lies outside"),
+        ("image;label\nimages/1.png;1\n", "line 1: its columns are separated by semicolons; expected commas"),
+        ("image\tlabel\nimages/1.png\t1\n", "line 1: its columns are separated by tabs"),
+        ("image,label,crop\nimages/1.png,1,0-0-4\n", "line 2: the crop is '0-0-4'; expected top-left-bottom-right"),
+        ("image,label,crop\nimages/1.png,1,4-0-4-9\n", "line 2: the crop is '4-0-4-9'"),
+        ("image,label,mask_rule\nimages/1.png,1,gt1\n", "line 2: the mask_rule is 'gt1'; expected one of gt0, gt127"),
         ("image,label\n", "names no images"),
         ("", "line 1: there is no column 'image'"),
     ],
@@ -177,7 +189,7 @@ def test_absolute_path_inside_the_root_is_fine(tree):
 
 
 def test_root_is_the_first_candidate_that_holds_the_first_image(tree):
-    index = index_files.Index((index_files.Row("images/1.png", "", 1, "", "", "test", "index.csv, line 2"),), False)
+    index = index_files.Index((index_files.Row("images/1.png", (), 1, "", "", "test", "index.csv, line 2"),), False)
     assert index_files.find_root(index, (tree / "images", tree)) == tree
     with pytest.raises(DataError, match=r"line 2: image images/1\.png does not exist below .*images or .*masks"):
         index_files.find_root(index, (tree / "images", tree / "masks"))
@@ -187,3 +199,53 @@ def test_latin_1_file_is_an_error_not_a_crash(tree):
     (tree / "index.csv").write_bytes("image,label\nrißig.png,1\n".encode("latin-1"))
     with pytest.raises(DataError, match=r"index\.csv cannot be read"):
         index_files.read_index(tree / "index.csv")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_utf_16_is_called_so(tree, encoding):
+    (tree / "index.csv").write_bytes("image,label\nimages/1.png,1\n".encode(encoding))
+    with pytest.raises(DataError, match=r"index\.csv is UTF-16 text; expected UTF-8"):
+        index_files.read_index(tree / "index.csv")
+
+
+def test_parts_of_an_image_and_lists_of_masks_are_read(tree):
+    rows = [
+        {"image": "images/1.png", "label": 1, "mask": ["masks/1.png", "masks/10.png"], "crop": [0, 0, 4, 9]},
+        {"image": "images/1.png", "label": 0, "mask": None, "crop": "4-0-8-9"},
+    ]
+    first, second = read(tree / "i.jsonl", "\n".join(map(json.dumps, rows)))
+    assert first.masks == (tree / "masks/1.png", tree / "masks/10.png") and first.crop == (0, 0, 4, 9)
+    assert second.masks == () and second.crop == (4, 0, 8, 9)
+    with pytest.raises(DataError, match=r"line 3: image images/1\.png is also in .*line 2"):
+        read(tree / "i.jsonl", "\n".join(map(json.dumps, [rows[0], rows[1], rows[1]])))
+
+
+def test_mask_rule_holds_for_the_whole_set(tree):
+    text = "image,label,mask_rule\nimages/1.png,1,gt0\nimages/good.png,0,{}\n"
+    read(tree / "i.csv", text.format("gt0"))
+    assert index_files.read_index(tree / "i.csv").mask_rule == "gt0"
+    read(tree / "i.csv", text.format(""))
+    with pytest.raises(DataError, match=r"line 3: the mask_rule is None, but gt0 in .*line 2"):
+        index_files.read_index(tree / "i.csv").mask_rule  # noqa: B018
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_absolute_paths_that_lie_elsewhere_are_told_about_the_data_root(tree, tmp_path_factory, known):
+    lists, top = tmp_path_factory.mktemp("a") / "b/lists", tree if known else "/home/author/tiles"
+    lists.mkdir(parents=True)
+    (lists / "index.csv").write_text(f"image,mask,label\n{top}/images/1.png,{top}/masks/1.png,1\n")
+    index = index_files.read_index(lists / "index.csv")
+    expected = f"--data-root {tree}$" if known else "of another machine; expected paths relative to the index file"
+    with pytest.raises(DataError, match=f"line 2: .*images/1.png lies outside .*lists.*{expected}"):
+        index_files.find_root(index, index_files.roots(lists / "index.csv"))
+    if known:
+        assert index_files.find_root(index, index_files.roots(lists / "index.csv", tree)) == tree
+
+
+def test_split_file_in_a_folder_of_its_own_has_paths_from_the_folder_above(tree):
+    (tree / "split_csv").mkdir()
+    (tree / "split_csv/1cls.csv").write_text(
+        "object,split,label,image,mask\ntile,test,anomaly,images/1.png,masks/1.png\n"
+    )
+    path = tree / "split_csv/1cls.csv"
+    assert index_files.find_root(index_files.read_index(path), index_files.roots(path)) == tree

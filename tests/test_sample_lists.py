@@ -9,7 +9,7 @@ from PIL import Image
 
 from zsadbench import datasets
 from zsadbench.data import index_writer
-from zsadbench.data.check import check_dataset
+from zsadbench.data.check import check, check_dataset
 from zsadbench.errors import UsageError
 
 
@@ -30,6 +30,7 @@ def test_rows_name_every_sample_and_the_hash_that_runs_use(mvtec):
         "category": "grid",
         "defect": "crack",
         "split": "test",
+        "mask_rule": "gt127",
         "samples_sha256": mvtec.samples_sha256(mvtec.samples("grid")),
     }
     normal = next(row for row in rows if row["label"] == 0)
@@ -51,6 +52,46 @@ def test_index_reads_back_as_a_dataset_with_the_same_samples(mvtec, tmp_path):
     for category in ("bottle", "grid"):
         for split in ("test", "train"):
             assert again.samples(category, split) == mvtec.samples(category, split)
+
+
+def loco(root):
+    """MVTec LOCO: one image with two masks, whose values tell the kind of defect."""
+    for name, value in (("test/good/0", 9), ("test/logical_anomalies/0", 9), ("train/good/0", 8)):
+        path = root / "pushpins" / f"{name}.png"
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (4, 4), (value, len(name), 0)).save(path)
+    masks = root / "pushpins/ground_truth/logical_anomalies/0"
+    masks.mkdir(parents=True)
+    for i in range(2):
+        mask = Image.new("L", (4, 4))
+        mask.putpixel((i, 0), 100 + i)
+        mask.save(masks / f"{i:03}.png")
+    return "mvtec_loco"
+
+
+def strips(root):
+    """KSDD in strips: one image, of which only the second strip is defective."""
+    (root / "kos01").mkdir()
+    Image.new("L", (6, 9), 7).save(root / "kos01/Part0.jpg")
+    mask = Image.new("L", (6, 9))
+    mask.putpixel((2, 4), 1)
+    mask.save(root / "kos01/Part0_label.bmp")
+    return "ksdd.strips3"
+
+
+@pytest.mark.parametrize("make", [loco, strips])
+def test_index_of_masks_to_unite_and_of_parts_reads_back_the_same_pixels(tmp_path, make):
+    (tmp_path / "set").mkdir()
+    original = datasets.create(f"{make(tmp_path / 'set')}={tmp_path / 'set'}")
+    index_writer.write(original, tmp_path / "index.jsonl")
+    again = datasets.create(f"folder={tmp_path / 'index.jsonl'}", original.root)
+    check_dataset(again)
+    (category,) = original.categories()
+    for split in ("test", "train"):
+        assert again.samples(category.name, split) == original.samples(category.name, split)
+    assert again.card.mask_rule == "gt0"
+    report = check(again)
+    assert report.ok and report.counts[0].test == (2 if make is strips else 1, 1)
 
 
 def test_parts_of_images_and_several_masks_are_told(tmp_path):

@@ -41,7 +41,7 @@ class IndexedDataset(Dataset):
             self._index = index_files.read_index(root)
             names = self.folder_names(self.variant, self.name.partition(".")[0])
             below = (self.data_root, *(self.data_root / name for name in names)) if self.data_root else ()
-            return index_files.find_root(self._index, (root.parent, *below))
+            return index_files.find_root(self._index, index_files.roots(root, *below))
         try:
             return self.find_folder(root)
         except DataError as error:

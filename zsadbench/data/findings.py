@@ -112,16 +112,15 @@ def unread_files(dataset: Dataset) -> Iterator[Path]:
 
     Hidden files, text files and masks of normal images do not count.
     """
-    read = {os.fspath(path) for sample in _everything(dataset) for path in (sample.image, *sample.masks)}
+    read = {str(path) for sample in _everything(dataset) for path in (sample.image, *sample.masks)}
     for top in dataset.searched():
         for folder, below, names in os.walk(top):
             below[:] = sorted(name for name in below if not name.startswith("."))
-            if os.path.basename(folder) == "ground_truth":
+            if folder.endswith("ground_truth"):
                 below[:] = [name for name in below if not labels.is_normal(name)]
             for name in sorted(names):
-                if name.startswith(".") or os.path.splitext(name)[1].lower() in _TEXT:
-                    continue
-                if os.path.join(folder, name) not in read:
+                text = name.startswith(".") or name[name.rfind(".") :].lower() in _TEXT
+                if not text and f"{folder}{os.sep}{name}" not in read:
                     yield Path(folder, name)
 
 

@@ -1,6 +1,7 @@
 """Index files: CSV, JSONL and the meta.json dialects of published code -> samples (docs/datasets/own.md#index-files).
 
-Every problem names the file and the line, or the row of a meta.json.
+Every problem names the file and the line, or the row of a meta.json. What holds for the whole set (how masks and 16-bit
+values are read) stands in each row and must be the same in all.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from zsadbench.data import labels
-from zsadbench.datasets import Sample
+from zsadbench.datasets import MaskRule, Sample
 from zsadbench.errors import DataError
 
 Split = Literal["train", "test"]
@@ -27,6 +28,8 @@ COLUMNS = {  # what we call a column: the names it goes by
     "category": ("category", "class_name", "cls_name", "object"),
     "defect": ("defect", "specie_name"),
     "split": ("split",),
+    "crop": ("crop",),  # the part of the image that counts: top-left-bottom-right in pixels, or a list of the four
+    "mask_rule": ("mask_rule",),  # gt127, gt0 or index_gt0, for the whole set
 }
 NORMAL, ANOMALOUS = labels.NORMAL | {"0", "0.0"}, labels.UNNAMED | {"1", "1.0", "defective"}
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # control characters and halves of characters
@@ -36,12 +39,14 @@ class Row(NamedTuple):
     """One image of an index file, its paths still as written."""
 
     image: str
-    mask: str  # "" for none
+    masks: tuple[str, ...]
     label: Literal[0, 1]
     category: str  # "" where the index has none
     defect: str
     split: Split
     where: str  # "FILE, line 7", for messages
+    crop: tuple[int, int, int, int] | None = None
+    mask_rule: MaskRule | None = None  # None where the index has none
 
 
 class Index(NamedTuple):
@@ -49,6 +54,18 @@ class Index(NamedTuple):
 
     rows: tuple[Row, ...]
     is_meta: bool
+
+    @property
+    def mask_rule(self) -> MaskRule | None:
+        """How the masks are read, if the index says it. Raises DataError naming the first row that differs."""
+        first = self.rows[0]
+        for row in self.rows:
+            if row.mask_rule != first.mask_rule:
+                raise DataError(
+                    f"{row.where}: the mask_rule is {row.mask_rule}, but {first.mask_rule} in {first.where}; expected "
+                    "one for the whole set."
+                )
+        return first.mask_rule
 
 
 def read_index(path: Path) -> Index:
@@ -58,12 +75,18 @@ def read_index(path: Path) -> Index:
     if reader is None:
         raise DataError(f"{path} is no index file; expected one that ends in {', '.join(SUFFIXES)}.")
     try:
+        _require_utf8(path)
         rows = tuple(reader(path))
     except (OSError, ValueError, RecursionError, csv.Error) as error:  # json raises any of them
         raise DataError(f"{path} cannot be read: {error}") from None
     if not rows:
         raise DataError(f"{path} names no images; expected at least one row.")
     return Index(rows, is_meta=path.suffix.lower() == ".json")
+
+
+def roots(path: Path, *others: Path | None) -> tuple[Path, ...]:
+    """Return where the paths of an index file may start: beside it, at others, or one folder up (VisA's split_csv)."""
+    return (path.parent, *(other for other in others if other is not None), path.absolute().parent.parent)
 
 
 def find_root(index: Index, candidates: Iterable[Path]) -> Path:
@@ -76,38 +99,74 @@ def find_root(index: Index, candidates: Iterable[Path]) -> Path:
             if _resolve(first.image, root, first.where, index.is_meta) is not None:
                 return root
         except DataError as error:
-            outside = error
+            outside = outside or error
+    if _is_absolute(first.image) and not index.is_meta:
+        raise DataError(
+            f"{first.where}: {first.image} lies outside {' and '.join(map(str, candidates))}. {_data_root_hint(index)}"
+        )
     raise outside or DataError(
         f"{first.where}: image {first.image} does not exist below {' or '.join(map(str, candidates))}."
+    )
+
+
+def _data_root_hint(index: Index) -> str:
+    """Say which --data-root finds the absolute paths of an index, if they are of this machine."""
+    paths = [Path(name) for row in index.rows for name in (row.image, *row.masks)]
+    folders = {path.parent for path in paths if path.is_absolute()}
+    common = Path(os.path.commonpath(folders)) if folders else None
+    if common is not None and common.is_dir():
+        return f"Give the folder of all its paths: --data-root {common}"
+    return (
+        "The paths are of another machine; expected paths relative to the index file, or to the folder that "
+        "--data-root names."
     )
 
 
 def samples(index: Index, root: Path, default_category: str = "") -> Iterator[Sample]:
     """Yield the samples of an index whose paths start at `root`.
 
-    Raises DataError for a missing file, a path that leaves the root, an image named twice, or a category that cannot be
-    a file name. A meta.json that names masks of which not one exists belongs to a dataset without masks (Bayes-PFL's
-    HeadCT and BrainMRI, docs/datasets/brain.md); elsewhere a missing mask is an error.
+    Raises DataError for a missing file, a path that leaves the root, an image (or the same crop of it) named twice, or
+    a category that cannot be a file name. A meta.json that names masks of which not one exists belongs to a dataset
+    without masks (Bayes-PFL's HeadCT and BrainMRI, docs/datasets/brain.md); elsewhere a missing mask is an error.
     """
-    masks = [_mask(row, root, index.is_meta) for row in index.rows]
-    optional = index.is_meta and not any(masks)
-    seen: dict[Path, str] = {}
-    for row, mask in zip(index.rows, masks, strict=True):
+    found = [[_resolve(mask, root, row.where, index.is_meta) for mask in row.masks] for row in index.rows]
+    optional = index.is_meta and not any(mask for masks in found for mask in masks)
+    seen: dict[tuple[Path, Any], str] = {}
+    for row, masks in zip(index.rows, found, strict=True):
         image = _resolve(row.image, root, row.where, index.is_meta)
         if image is None:
             raise DataError(f"{row.where}: image {row.image} does not exist below {root}.")
-        if image in seen:
-            raise DataError(f"{row.where}: image {row.image} is also in {seen[image]}; expected each image once.")
-        if row.mask and mask is None and not optional:
-            raise DataError(f"{row.where}: mask {row.mask} does not exist below {root}.")
-        seen[image] = row.where
-        yield Sample(image, mask, row.label, _category(row, default_category), row.defect, row.split)
+        if (image, row.crop) in seen:
+            earlier = seen[image, row.crop]
+            raise DataError(f"{row.where}: image {row.image} is also in {earlier}; expected each image once.")
+        seen[image, row.crop] = row.where
+        there = tuple(mask for mask in masks if mask is not None)
+        if len(there) < len(masks) and not optional:
+            lost = row.masks[masks.index(None)]
+            raise DataError(f"{row.where}: mask {lost} does not exist below {root}.")
+        mask = there if len(there) > 1 else there[0] if there else None
+        yield Sample(image, mask, row.label, _category(row, default_category), row.defect, row.split, row.crop)
+
+
+def _require_utf8(path: Path) -> None:
+    """Raise DataError for UTF-16, which spreadsheets call Unicode text."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in start:
+        raise DataError(f"{path} is UTF-16 text; expected UTF-8. In a spreadsheet, save it as 'CSV UTF-8'.")
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, skipinitialspace=True)
         reader.fieldnames = [(name or "").strip().lower() for name in reader.fieldnames or ()]
+        if len(reader.fieldnames) == 1:
+            for sign, name in ((";", "semicolons"), ("\t", "tabs")):
+                if sign in reader.fieldnames[0]:
+                    raise DataError(
+                        f"{path}, line 1: its columns are separated by {name}; expected commas. In a spreadsheet, save "
+                        "it as CSV with commas, or replace them."
+                    )
         for column in ("image", "label"):
             if not set(COLUMNS[column]) & set(reader.fieldnames):
                 raise DataError(
@@ -167,21 +226,48 @@ def _meta_rows(path: Path) -> Iterator[Row]:
 def _row(values: Mapping[str, Any], where: str) -> Row:
     """Return one row from its named values, checked. Raises DataError naming the column."""
     found = {column: _value(values, names) for column, names in COLUMNS.items()}
+    masks = next((values[name] for name in COLUMNS["mask"] if isinstance(values.get(name), list)), [found["mask"]])
     if not found["image"]:
         raise DataError(f"{where}: there is no image ({' or '.join(COLUMNS['image'])}).")
-    if _UNWRITABLE.search("".join(found.values())):
+    if _UNWRITABLE.search("".join([*found.values(), *map(str, masks)])):
         raise DataError(f"{where}: got {found}; expected no control characters and no broken characters.")
     words = {labels.plain(_value(values, [name])) for name in COLUMNS["label"]} - {""} or {""}
-    if not (words <= set(NORMAL) or words <= set(ANOMALOUS)):
+    if not (words <= NORMAL or words <= ANOMALOUS):
         raise DataError(
             f"{where}: the label is {' and '.join(map(repr, sorted(words)))}; expected 0 or normal, 1 or anomaly."
         )
     split = found["split"].lower() or "test"
     if split not in ("train", "test"):
         raise DataError(f"{where}: the split is {found['split']!r}; expected train or test.")
-    label: Literal[0, 1] = 1 if words <= set(ANOMALOUS) else 0
-    defect = "" if label == 0 else labels.defect(found["defect"])
-    return Row(found["image"], found["mask"], label, found["category"], defect, cast(Split, split), where)
+    if found["mask_rule"] not in ("", *get_args(MaskRule)):
+        raise DataError(
+            f"{where}: the mask_rule is {found['mask_rule']!r}; expected one of {', '.join(get_args(MaskRule))}."
+        )
+    label: Literal[0, 1] = 1 if words <= ANOMALOUS else 0
+    return Row(
+        image=found["image"],
+        masks=tuple(str(mask).strip() for mask in masks if str(mask).strip()),
+        label=label,
+        category=found["category"],
+        defect=labels.defect(found["defect"]) if label else "",
+        split=cast(Split, split),
+        where=where,
+        crop=_crop(found["crop"], where),
+        mask_rule=cast(MaskRule, found["mask_rule"]) if found["mask_rule"] else None,
+    )
+
+
+def _crop(text: str, where: str) -> tuple[int, int, int, int] | None:
+    """Read "0-0-416-500" or "[0, 0, 416, 500]" as top, left, bottom, right; "" is None. Raises DataError."""
+    if not text:
+        return None
+    numbers = [int(number) for number in re.findall(r"\d+", text)]
+    if not re.fullmatch(r"\[?\d+(?:(?:-|, ?)\d+){3}\]?", text) or numbers[0] >= numbers[2] or numbers[1] >= numbers[3]:
+        raise DataError(
+            f"{where}: the crop is {text!r}; expected top-left-bottom-right in pixels, such as 0-0-416-500."
+        )
+    top, left, bottom, right = numbers
+    return top, left, bottom, right
 
 
 def _value(values: Mapping[str, Any], names: Iterable[str]) -> str:
@@ -199,28 +285,30 @@ def _category(row: Row, default: str) -> str:
     return name
 
 
-def _mask(row: Row, root: Path, is_meta: bool) -> Path | None:
-    return _resolve(row.mask, root, row.where, is_meta) if row.mask else None
+def _is_absolute(text: str) -> bool:
+    """Tell whether a written path starts at the top of a machine, of whichever system."""
+    return text.startswith(("/", "\\")) or re.match(r"[A-Za-z]:[/\\]", text) is not None
 
 
 def _resolve(text: str, root: Path, where: str, is_meta: bool) -> Path | None:
     """Return the file that a written path names below the root, or None. Raises DataError if the path leaves the root.
 
-    An absolute path of a meta.json comes from its author's machine: its longest suffix that exists below the root
-    counts.
+    An absolute path of a meta.json comes from its author's machine, Windows included: its longest suffix that exists
+    below the root counts.
     """
     written = PurePosixPath(text.replace("\\", "/"))
-    if not written.is_absolute():
+    if not _is_absolute(text):
         inside = _inside(root / written, root)
     else:
-        inside = _inside(Path(written), root) or _inside(Path(written), root.resolve())
+        here = Path(written)
+        inside = (_inside(here, root) or _inside(here, root.resolve())) if here.is_absolute() else None
         if inside is None and is_meta and ".." not in written.parts:
             suffixes = (Path(*written.parts[start:]) for start in range(1, len(written.parts)))
             inside = next((suffix for suffix in suffixes if _is_file(root / suffix)), None)
             if inside is None:
                 return None
     if inside is None:
-        raise DataError(f"{where}: {text} lies outside {root}; expected a path relative to that folder.")
+        raise DataError(f"{where}: {text} lies outside {root}; expected a path below that folder, or see --data-root.")
     if not _is_file(root / inside):
         return None
     if not Path(os.path.realpath(root / inside)).is_relative_to(os.path.realpath(root)):

@@ -17,7 +17,8 @@ def rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
 
     Paths are relative to the dataset's root, so that two copies of a dataset give the same rows. `mask` is null, a path
     or a list of paths; `samples_sha256` is the hash of the sample's category and split, as runs without --limit use it.
-    The names are those of our own index files: `folder=INDEX --data-root ROOT` reads the list back.
+    The names are those of our own index files: `folder=INDEX --data-root ROOT` reads the list back, parts of images,
+    united masks and the masks' rule included.
     """
     for category in dataset.categories():
         for split in ("test", "train"):
@@ -52,6 +53,7 @@ def _row(dataset: Dataset, sample: Sample) -> dict[str, Any]:
         "category": sample.category,
         "defect": sample.defect,
         "split": sample.split,
+        "mask_rule": dataset.card.mask_rule,
     }
     return row if sample.crop is None else {**row, "crop": sample.crop}
 
