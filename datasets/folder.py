@@ -137,8 +137,8 @@ def _options(name: str) -> list[re.Match[str]]:
         if match is None:
             raise UsageError(
                 f"{name}: {word!r} is no option of your own images; expected --datasets folder=PATH, where PATH is "
-                f"your folder or index file, or after dots any of {', '.join(OPTIONS.values())}. In a record's name the "
-                "folder's name follows; on the command line its path is needed."
+                f"your folder or index file, or after dots any of {', '.join(OPTIONS.values())}. A record's name ends "
+                "with the folder's name; on the command line its path is needed."
             )
         found.append(match)
     return found
