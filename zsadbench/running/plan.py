@@ -165,8 +165,6 @@ def _expand(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(one for name in names for one in (everything if name == "all" else [name])))
 
 
-
-
 def configure(name: str, request: Request) -> tuple[type[Method], str, Any]:
     """Resolve a method's name and options; returns (class, full name, options)."""
     method, full, _ = methods.lookup(name)
