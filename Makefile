@@ -53,8 +53,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The wheel is built from the sdist, so that the sdist is tried too.
 dist:
-	rm -rf dist build
+	rm -rf dist
 	$(PYTHON) -m venv --clear .venv-dist
 	.venv-dist/bin/python -m pip install --quiet build
 	.venv-dist/bin/python -m build --outdir dist .
