@@ -88,10 +88,16 @@ def test_relative_links_of_readmes_lead_somewhere() -> None:
             assert (path.parent / target).exists(), f"{path} links to {target}"
 
 
+def test_every_environment_variable_is_on_the_page_of_the_command_line() -> None:
+    code = "".join(
+        text_of(path) for path in sources() if path.suffix == ".py" and path.is_relative_to(ROOT / "zsadbench")
+    )
+    assert set(re.findall(r"ZSADBENCH_[A-Z]+", code)) == set(
+        re.findall(r"ZSADBENCH_[A-Z]+", text_of(ROOT / "docs/cli.md"))
+    )
+
+
 def test_no_file_names_a_package_registry() -> None:
-    hosts = [
-        f"{name}.{end}"
-        for name, end in (("pypi", "org"), ("pythonhosted", "org"), ("anaconda", "org"), ("npmjs", "org"))
-    ]
+    hosts = [f"{name}.org" for name in ("pypi", "pythonhosted", "anaconda", "npmjs")]
     named = [path for path in sources() if any(host in text_of(path) for host in hosts)]
     assert not named
