@@ -98,6 +98,11 @@ class AnomalyClip(TrainableMethod):
 
     trained: PromptLearner | None = None
 
+    @classmethod
+    def reads_text(cls, config: AnomalyClipConfig) -> bool:
+        """Tell that it does, whatever the options."""
+        return True
+
     def __init__(self, config: AnomalyClipConfig, encoder: Encoder) -> None:
         """Choose layers and blocks. Raises WeightsError without a text tower, OptionError for what does not fit it."""
         super().__init__(config, encoder)

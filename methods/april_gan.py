@@ -80,6 +80,11 @@ class AprilGan(TrainableMethod):
     }
     free_options = frozenset({"shots", "few_shot_score", "align_corners", "sigma"})
 
+    @classmethod
+    def reads_text(cls, config: AprilGanConfig) -> bool:
+        """Tell that it does, whatever the options."""
+        return True
+
     def __init__(self, config: AprilGanConfig, encoder: Encoder, text: TextSource | None = None) -> None:
         """Choose the layers; `text` replaces prompts and text tower. Raises WeightsError."""
         super().__init__(config, encoder)

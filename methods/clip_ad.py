@@ -127,6 +127,11 @@ class ClipAd(TrainableMethod):
         }
     )
 
+    @classmethod
+    def reads_text(cls, config: ClipAdConfig) -> bool:
+        """Tell that it does, whatever the options."""
+        return True
+
     def __init__(self, config: ClipAdConfig, encoder: Encoder, text: TextSource | None = None) -> None:
         """Divide the blocks into stages; `text` replaces prompts and text tower. Raises WeightsError, OptionError."""
         super().__init__(config, encoder)

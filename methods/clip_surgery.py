@@ -70,6 +70,11 @@ class ClipSurgery(Method):
         "direct": ClipSurgeryConfig(path="original", similarity="plain"),  # Table 7 of the CLIP-AD paper
     }
 
+    @classmethod
+    def reads_text(cls, config: ClipSurgeryConfig) -> bool:
+        """Tell that it does, whatever the options."""
+        return True
+
     def __init__(self, config: ClipSurgeryConfig, encoder: Encoder, text: TextSource | None = None) -> None:
         """Choose the blocks; `text` replaces prompts and text tower. Raises WeightsError, OptionError."""
         super().__init__(config, encoder)

@@ -49,6 +49,11 @@ class DualImageClip(Method):
     )
     presets = {"approximation": DualImageClipConfig()}
 
+    @classmethod
+    def reads_text(cls, config: DualImageClipConfig) -> bool:
+        """Tell that it does, whatever the options."""
+        return True
+
     def __init__(self, config: DualImageClipConfig, encoder: Encoder, text: TextSource | None = None) -> None:
         """Choose the layers; `text` replaces prompts and text tower. Raises WeightsError."""
         super().__init__(config, encoder)

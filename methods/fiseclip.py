@@ -78,6 +78,11 @@ class Fiseclip(Method):
         "fi_unfiltered": FiseclipConfig(fusion="fi", image_score="map", filtering="none"),
     }
 
+    @classmethod
+    def reads_text(cls, config: FiseclipConfig) -> bool:
+        """Tell whether SeCLIP's map or the class token is compared with text; unfiltered FiCLIP does without."""
+        return config.fusion != "fi" or config.filtering != "none" or config.image_score != "map"
+
     def __init__(self, config: FiseclipConfig, encoder: Encoder, text: TextSource | None = None) -> None:
         """Choose the layers; `text` replaces prompts and text tower. Raises WeightsError, OptionError."""
         super().__init__(config, encoder)
@@ -87,7 +92,7 @@ class Fiseclip(Method):
         self.reads_map = self.filters or config.fusion != "fi"  # whether anything uses SeCLIP's map
         self.reads_class_token = config.image_score != "map"
         self.text = text
-        if text is None and (self.reads_map or self.reads_class_token):  # unfiltered FiCLIP needs no text tower
+        if text is None and self.reads_text(config):
             self.text = CategoryText(encoder, "fiseclip", noun=config.noun)
         self.layers = config.layers or encoder.stages(4)
         self.proxy_layer = max(1, int(config.proxy_depth * encoder.depth + 0.5))

@@ -73,6 +73,11 @@ class WinClip(Method):
         "4shot": WinClipConfig(shots=4),
     }
 
+    @classmethod
+    def reads_text(cls, config: WinClipConfig) -> bool:
+        """Tell that it does, whatever the options."""
+        return True
+
     def __init__(self, config: WinClipConfig, encoder: Encoder, text: TextSource | None = None) -> None:
         """Prepare the windows; `text` replaces prompts and text tower. Raises WeightsError, OptionError."""
         super().__init__(config, encoder)

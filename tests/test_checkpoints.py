@@ -83,7 +83,7 @@ def test_a_card_survives_the_way_to_disk_and_back(roots, tmp_path):
         (lambda folder: (folder / "card.json").write_text("{"), r"card\.json is no readable card"),
         (lambda folder: (folder / "card.json").write_text('{"method": "x"}'), r"card\.json is no readable card"),
         (lambda folder: (folder / "weights.safetensors").write_bytes(b"x"), "has SHA-256 .* but its card says"),
-        (lambda folder: (folder / "weights.safetensors").unlink(), r"card\.json is no readable card"),
+        (lambda folder: (folder / "weights.safetensors").unlink(), r"is no whole checkpoint: .*weights\.safetensors"),
     ],
 )
 def test_a_damaged_checkpoint_is_named(roots, tmp_path, damage, words):
@@ -163,7 +163,7 @@ def test_of_several_checkpoints_that_suit_the_least_seed_is_taken_and_partial_on
     train(roots, folder / "d", epochs=1)
     target = f"folder={roots / 'other'}"
     plan = plan_run(roots, tmp_path / "out", target, checkpoint_folder=folder)
-    assert plan.groups[0][0].planned.checkpoint == folder / "c" / checkpoints.WEIGHTS
+    assert plan.groups[0][0].planned.checkpoint == (folder / "c" / checkpoints.WEIGHTS,)
 
 
 def test_a_run_trains_what_is_missing_once_and_then_finds_it(roots, tmp_path):

@@ -120,6 +120,11 @@ class Method(ABC):
         if encoder is not None:
             self.preprocess = encoder.preprocess
 
+    @classmethod
+    def reads_text(cls, config: Any) -> bool:
+        """Tell whether the method needs its encoder's text tower at some options; asked before weights are loaded."""
+        return False
+
     @property
     def scope(self) -> Scope:
         """What one prediction depends on; options may narrow what the card says."""

@@ -130,6 +130,11 @@ class AaClip(TrainableMethod):
 
     trained: Adapters | None = None
 
+    @classmethod
+    def reads_text(cls, config: AaClipConfig) -> bool:
+        """Tell that it does, whatever the options."""
+        return True
+
     def __init__(self, config: AaClipConfig, encoder: Encoder) -> None:
         """Choose levels and blocks. Raises WeightsError without a text tower, OptionError for what does not fit it."""
         super().__init__(config, encoder)

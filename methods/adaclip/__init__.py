@@ -119,6 +119,11 @@ class AdaClip(TrainableMethod):
 
     trained: HybridPrompts | None = None
 
+    @classmethod
+    def reads_text(cls, config: AdaClipConfig) -> bool:
+        """Tell that it does, whatever the options."""
+        return True
+
     def __init__(self, config: AdaClipConfig, encoder: Encoder) -> None:
         """Choose the layers. Raises WeightsError without a text tower, UsageError for clusters without patches."""
         super().__init__(config, encoder)

@@ -137,6 +137,11 @@ class BayesPfl(TrainableMethod):
 
     trained: Network | None = None
 
+    @classmethod
+    def reads_text(cls, config: BayesPflConfig) -> bool:
+        """Tell that it does, whatever the options."""
+        return True
+
     def __init__(self, config: BayesPflConfig, encoder: Encoder) -> None:
         """Choose the layers. Raises WeightsError without a text tower, UsageError for options that do not fit."""
         super().__init__(config, encoder)

@@ -102,6 +102,11 @@ class DualAnchor(TrainableMethod):
 
     trained: Network | None = None
 
+    @classmethod
+    def reads_text(cls, config: DualAnchorConfig) -> bool:
+        """Tell that it does, whatever the options."""
+        return True
+
     def __init__(self, config: DualAnchorConfig, encoder: Encoder) -> None:
         """Choose the layers; `encoder` has its own text tower or that of `config.text_encoder`.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -62,6 +61,14 @@ def pairs(items: Sequence[str], option: str) -> list[tuple[str, str]]:
     return [(item.partition("=")[0], item.partition("=")[2]) for item in items]
 
 
+def checkpoints_of(items: Sequence[str]) -> dict[str, tuple[Path, ...]]:
+    """Read METHOD=PATH texts: method -> the files or folder of its trained weights. Raises UsageError."""
+    found: dict[str, tuple[Path, ...]] = {}
+    for method, path in pairs(items, "--checkpoint METHOD=PATH"):
+        found[method] = (*found.get(method, ()), Path(path).expanduser())
+    return found
+
+
 def changes_of(items: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Read METHOD.FIELD=VALUE texts: method -> field -> value. Raises UsageError."""
     changes: dict[str, dict[str, Any]] = {}
@@ -71,14 +78,23 @@ def changes_of(items: Sequence[str]) -> dict[str, dict[str, Any]]:
             raise UsageError(
                 f"--set {target}={value}: got no method; expected METHOD.FIELD=VALUE, e.g. winclip.temperature=0.01."
             )
-        changes.setdefault(method, {})[field] = value
+        own = changes.setdefault(method, {})
+        if field in own:
+            raise UsageError(f"--set {target} is given twice, as {own[field]} and as {value}; give it once.")
+        own[field] = value
     return changes
 
 
 def weights_of(items: Sequence[str]) -> dict[str, Path]:
-    """Read SPEC=PATH pairs; ZSADBENCH_WEIGHTS holds more of them, separated by ";", because a SPEC has a colon."""
-    inherited = [item.strip() for item in os.environ.get("ZSADBENCH_WEIGHTS", "").split(";") if item.strip()]
-    return {spec: Path(path).expanduser() for spec, path in pairs([*inherited, *items], "--weights SPEC=PATH")}
+    """Read SPEC=PATH pairs, beside those of the variable ZSADBENCH_WEIGHTS. Raises UsageError."""
+    from zsadbench import encoders
+
+    given: dict[str, Path] = {}
+    for spec, path in pairs(items, "--weights SPEC=PATH"):
+        if spec in given:
+            raise UsageError(f"--weights {spec} is given twice, as {given[spec]} and as {path}; give it once.")
+        given[spec] = Path(path).expanduser()
+    return encoders.inherited() | given
 
 
 def demo_encoder(spec: str | None, datasets: Sequence[str]) -> str | None:

@@ -29,8 +29,9 @@ def find_top(root: Path, nested: Iterable[str], is_top: Callable[[Path], bool], 
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; expected one with {expected}.")
     seen = sorted(path.name for path in root.iterdir())
+    where = f", there or in {' or '.join(nested)}" if nested else ""
     raise DataError(
-        f"{root} does not have the expected layout: {expected}, there or in {', '.join(nested) or 'no other folder'}. "
+        f"{root} does not have the expected layout: {expected}{where}. "
         f"It holds {', '.join(seen[:8]) or 'nothing'}{', ...' if len(seen) > 8 else ''}."
     )
 

@@ -5,6 +5,7 @@ A SPEC is "open_clip:NAME/TAG", "timm:NAME", "demo" or "tiny". torch is imported
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
@@ -47,6 +48,31 @@ def available() -> list[EncoderListing]:
     ]
 
 
+def inherited() -> dict[str, Path]:
+    """Return the local weight files by SPEC that the variable ZSADBENCH_WEIGHTS names: SPEC=PATH, separated by ";".
+
+    Raises UsageError for an entry that is no such pair.
+    """
+    found = {}
+    for item in filter(None, map(str.strip, os.environ.get("ZSADBENCH_WEIGHTS", "").split(";"))):
+        spec, _, path = item.partition("=")
+        if not (spec and path):
+            raise UsageError(f'The variable ZSADBENCH_WEIGHTS holds {item!r}; expected SPEC=PATH pairs between ";".')
+        found[spec] = Path(path).expanduser()
+    return found
+
+
+def specs(config: object) -> tuple[str, ...]:
+    """Return the SPECs that a method's options name: of its encoder, and of another one whose text tower it borrows."""
+    named = (getattr(config, field, "") for field in ("encoder", "text_encoder"))
+    return tuple(spec for spec in named if spec)
+
+
+def has_text(spec: str) -> bool:
+    """Tell whether the model of a SPEC has a text tower; a weight file may still lack it."""
+    return not spec.startswith("timm:")
+
+
 def load(
     spec: str,
     *,
@@ -67,7 +93,7 @@ def load(
     `random_weights` gets random ones (sha256 "random"), which is enough to measure what it costs.
     Raises WeightsError where weights are missing or do not fit, UsageError for a wrong name or size.
     """
-    library, name = _parse(spec, weights)
+    library, name = parse(spec, weights)
     from zsadbench.encoders.base import Options  # here, because it imports torch
 
     options = Options(size, activation, pos_embed, precision, device)
@@ -98,7 +124,7 @@ def load_text(
     random_weights: bool = False,
 ) -> TextEncoder:
     """Return the text tower of a SPEC alone; arguments and errors are those of `load`."""
-    library, name = _parse(spec, weights)
+    library, name = parse(spec, weights)
     if library == "open_clip" and random_weights and _has_no_file(library, spec, weights):
         from zsadbench.encoders import random
 
@@ -149,7 +175,7 @@ def load_for(
 
 def identify(spec: str, weights: Weights | None = None, random_weights: bool = False) -> str:
     """Return the SHA-256 of the weights that `load` would use, as hexadecimal digits; builds no model."""
-    library, name = _parse(spec, weights)
+    library, name = parse(spec, weights)
     if random_weights and _has_no_file(library, spec, weights):
         return RANDOM
     if library == "open_clip":
@@ -168,7 +194,7 @@ def identify(spec: str, weights: Weights | None = None, random_weights: bool = F
 
 def weight_source(spec: str) -> str:
     """Say in words which file has the weights of a SPEC, "ships with zsadbench" if none; downloads nothing."""
-    library, name = _parse(spec, None)
+    library, name = parse(spec, None)
     if library == "open_clip":
         from zsadbench.encoders import open_clip
 
@@ -185,7 +211,7 @@ def _has_no_file(library: str, spec: str, weights: Weights | None) -> bool:
     return bool(library) and spec not in (weights or ())
 
 
-def _parse(spec: str, weights: Weights | None) -> tuple[str, str]:
+def parse(spec: str, weights: Weights | None) -> tuple[str, str]:
     """Return library and name of a SPEC ("" and the name for those that ship); raise UnknownName for anything else."""
     if spec in ("demo", "tiny"):
         if weights and spec in weights:

@@ -295,7 +295,7 @@ def check_size(spec: str, size: int, patch: int) -> None:
     """Raise a UsageError unless an image side of `size` pixels is a positive multiple of the patch side."""
     if size < patch or size % patch:
         below = size // patch * patch
-        near = [str(side) for side in (below, below + patch) if side > 0]
+        near = dict.fromkeys(str(max(side, patch)) for side in (below, below + patch))
         raise UsageError(
             f"Encoder {spec!r} has patches of {patch} pixels, which do not tile an image of {size}. "
             f"Set the size to {' or '.join(near)}."

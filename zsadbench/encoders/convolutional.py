@@ -84,11 +84,7 @@ def build(
     pretrained: Mapping[str, Any],
 ) -> ConvolutionalEncoder:
     """Return the encoder of a model on the meta device, its tensors, and the input statistics of timm's config."""
-    size = options.size or int(pretrained["input_size"][-1])
-    info: dict[str, Any] = model.feature_info[-1]
-    check_size(spec, size, int(info["reduction"]))
-    if options.activation is not None:
-        raise UsageError(f"Encoder {spec!r} is a convolutional network; leave the activation out.")
+    size = check_options(model, spec, options, pretrained)
     preprocess = Preprocess(
         size,
         interpolation="bilinear" if pretrained["interpolation"] == "bilinear" else "bicubic",
@@ -102,6 +98,16 @@ def build(
     model.to(options.device).eval().requires_grad_(False)
     settings = Settings(spec, "relu", options.precision, options.pos_embed, sha256, preprocess)
     return ConvolutionalEncoder(model, settings, options.device)
+
+
+def check_options(model: ResNet, spec: str, options: Options, pretrained: Mapping[str, Any]) -> int:
+    """Return the image side of a network at some options. Raises UsageError."""
+    size = int(pretrained["input_size"][-1]) if options.size is None else options.size
+    info: dict[str, Any] = model.feature_info[-1]
+    check_size(spec, size, int(info["reduction"]))
+    if options.activation is not None:
+        raise UsageError(f"Encoder {spec!r} is a convolutional network; leave the activation out.")
+    return size
 
 
 def _stages(model: ResNet) -> list[nn.Module]:

@@ -31,6 +31,11 @@ def load(options: Options) -> Encoder:
     return clip_layout.build(config, tensors, spec="demo", options=options, sha256=found, mean=mean, std=std)
 
 
+def check(options: Options) -> None:
+    """Raise UsageError for an image side that the encoder's patches do not tile."""
+    clip_layout.check_options(_card(), "demo", options)
+
+
 def sha256() -> str:
     """Return the digest of the demo weights."""
     return str(_card()["sha256"])

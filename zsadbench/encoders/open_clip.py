@@ -81,12 +81,23 @@ def load_text(
     return text_from_config(config, text, precision=precision, device=device)
 
 
+def check(name: str, tag: str, *, spec: str, options: Options, weights: Mapping[str, str | Path] | None) -> None:
+    """Raise what `load` would raise before it reads weights; see `zsadbench.encoders.check`."""
+    config, _ = trained_config(name, tag, spec)
+    _pretrained(name, tag, spec, weights)
+    check_options(config, spec, options)
+
+
+def check_options(config: Mapping[str, Any], spec: str, options: Options) -> None:
+    """Raise UsageError unless the patches of a config tile the wanted image side."""
+    if options.size is not None:
+        check_size(spec, options.size, config["vision_cfg"].get("patch_size", open_clip.CLIPVisionCfg.patch_size))
+
+
 def resolve(name: str, tag: str, *, spec: str, weights: Mapping[str, str | Path] | None) -> Path:
     """Return the weight file of a model name and tag: the local one that `weights` names, else open_clip's download."""
     _config(name)
-    pretrained = open_clip.get_pretrained_cfg(name, tag)
-    if not pretrained and not (weights and spec in weights):
-        raise UnknownName(f"pretrained tag of {name}", tag, open_clip.list_pretrained_tags_by_model(name))
+    pretrained = _pretrained(name, tag, spec, weights)
     return weight_files.resolve(spec, weights, lambda: open_clip.download_pretrained(pretrained), source(name, tag))
 
 
@@ -151,7 +162,7 @@ def build(
     activation = options.activation or ("quickgelu" if config.get("quick_gelu") else "gelu")
     clip = _skeleton(config, activation)
     native = clip.visual.image_size[0]
-    size = options.size or native
+    size = native if options.size is None else options.size
     check_size(spec, size, clip.visual.patch_size[0])
     preprocess = Preprocess(size, mean=mean, std=std)
     has_text = any(not name.startswith("visual.") for name in tensors)
@@ -174,6 +185,14 @@ def _config(name: str) -> dict[str, Any]:
     if config is None:
         raise UnknownName("open_clip model", name, open_clip.list_models())
     return dict(config)
+
+
+def _pretrained(name: str, tag: str, spec: str, weights: Mapping[str, str | Path] | None) -> dict[str, Any]:
+    """Return what open_clip knows of a tag, nothing for one's own with a local file. Raises UnknownName."""
+    pretrained = open_clip.get_pretrained_cfg(name, tag)
+    if not pretrained and not (weights and spec in weights):
+        raise UnknownName(f"pretrained tag of {name}", tag, open_clip.list_pretrained_tags_by_model(name))
+    return dict(pretrained)
 
 
 def trained_config(name: str, tag: str, spec: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -100,6 +100,23 @@ def load(name: str, *, spec: str, options: Options, weights: Mapping[str, str | 
     return _build(model, tensors, spec, options, files.sha256(path), pretrained)
 
 
+def check(name: str, *, spec: str, options: Options) -> None:
+    """Raise what `load` would raise before it reads weights; see `zsadbench.encoders.check`."""
+    pretrained = _pretrained(name)
+    model = _skeleton(name, {"num_classes": _joint_classes(name, pretrained)}, spec, options)
+    if isinstance(model, ResNet):
+        convolutional.check_options(model, spec, options, pretrained)
+    else:
+        check_options(model, spec, options)
+
+
+def check_options(model: VisionTransformer | Eva, spec: str, options: Options) -> tuple[int, str]:
+    """Return the image side and the activation of a transformer at some options. Raises UsageError."""
+    size = model.patch_embed.img_size[0] if options.size is None else options.size
+    check_size(spec, size, model.patch_embed.patch_size[0])
+    return size, _activation(model, spec, options.activation)
+
+
 def resolve(name: str, *, spec: str, weights: Mapping[str, str | Path] | None) -> Path:
     """Return the weight file of a model name: the local one that `weights` names, else the download through timm."""
     pretrained = _pretrained(name)
@@ -168,10 +185,7 @@ def _build(
     """Return the encoder of a model on the meta device, its tensors, and the mean and std of timm's config."""
     if isinstance(model, ResNet):
         return convolutional.build(model, tensors, spec, options, sha256, pretrained)
-    patch, native = model.patch_embed.patch_size[0], model.patch_embed.img_size[0]
-    size = options.size or native
-    check_size(spec, size, patch)
-    activation = _activation(model, spec, options.activation)
+    size, activation = check_options(model, spec, options)
     preprocess = Preprocess(size, mean=tuple(pretrained["mean"]), std=tuple(pretrained["std"]))
     model.to_empty(device="cpu")
     reinit_non_persistent_buffers(model)
@@ -179,7 +193,7 @@ def _build(
     model.to(options.device).eval().requires_grad_(False)
     projection = _projection(model)
     return Encoder(
-        _tower(model, size // patch, options.pos_embed),
+        _tower(model, size // model.patch_embed.patch_size[0], options.pos_embed),
         Settings(spec, activation, options.precision, options.pos_embed, sha256, preprocess),
         device=options.device,
         joint_width=projection.out_features if projection else None,

@@ -25,6 +25,11 @@ def load(options: Options) -> Encoder:
     return clip_layout.build(CONFIG, tensors(), spec="tiny", options=options, sha256=sha256())
 
 
+def check(options: Options) -> None:
+    """Raise UsageError for an image side that the encoder's patches do not tile."""
+    clip_layout.check_options(CONFIG, "tiny", options)
+
+
 def sha256() -> str:
     """Return a digest that stands for the weights: that of the config and the seed that they are drawn from."""
     return hashlib.sha256(json.dumps([CONFIG, SEED], sort_keys=True).encode()).hexdigest()

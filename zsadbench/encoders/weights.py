@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from zsadbench.errors import WeightsError
 
+WRAPPERS = ("state_dict", "model_state_dict", "model")  # entries under which trainers save a model's tensors
+PREFIX = "module."  # of parallel training
+
 
 def resolve(
     spec: str, weights: Mapping[str, str | Path] | None, download: Callable[[], str | Path], source: str
@@ -41,13 +44,10 @@ def resolve(
 def read(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a .safetensors file or of a PyTorch checkpoint, by name, on the CPU and in the file's type.
 
-    A pickle is read with `torch.load(weights_only=True)`: one that would run code is refused. A "state_dict" or "model"
-    entry is unwrapped and the "module." prefix of parallel training is removed.
+    A pickle is read with `torch.load(weights_only=True)`: one that would run code is refused. What trainers put around
+    a model's own tensors is taken away (`unwrap`).
     """
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
+    content = unwrap(_read(path))
     if not isinstance(content, Mapping) or not content:
         raise WeightsError(f"{path} holds a {type(content).__name__}, expected a mapping from names to tensors.")
     strange = [name for name, value in content.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
@@ -56,29 +56,64 @@ def read(path: Path) -> dict[str, Tensor]:
             f"{path} holds {_few(strange)}, which {'is' if len(strange) == 1 else 'are'} no tensor. "
             "Save the model's state_dict alone."
         )
-    if all(name.startswith("module.") for name in content):
-        return {name.removeprefix("module."): tensor for name, tensor in content.items()}
     return dict(content)
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Return every tensor of a trained method's checkpoint, nested mappings flattened: "linear_layers.fc.0.weight".
+def read_checkpoint(*paths: Path) -> dict[str, Tensor]:
+    """Return every tensor of a trained method's files, nested mappings flattened: "linear_layers.fc.0.weight".
 
-    Safe as `read`; values that are no tensors (an epoch, an optimiser's settings) are left out.
+    Safe and unwrapped as `read`, at every level; values that are no tensors (an epoch) are left out. Raises
+    WeightsError also where two files hold a tensor of the same name.
     """
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    tensors = dict(_leaves(content, "")) if isinstance(content, Mapping) else {}
-    if not tensors:
-        raise WeightsError(f"{path} holds no tensors by name; expected the checkpoint of a trained method.")
-    return tensors
+    joined: dict[str, Tensor] = {}
+    for path in paths:
+        content = _read(path)
+        tensors = dict(_leaves(content, "")) if isinstance(content, Mapping) else {}
+        if not tensors:
+            raise WeightsError(f"{path} holds no tensors by name; expected the checkpoint of a trained method.")
+        twice = sorted(joined.keys() & tensors.keys())
+        if twice:
+            raise WeightsError(
+                f"{' and '.join(map(str, paths))} hold {_few(twice)} more than once; expected the parts of one "
+                "checkpoint. Name the files that belong together, --checkpoint METHOD=PATH for each."
+            )
+        joined |= tensors
+    return joined
+
+
+def unwrap(content: Any) -> Any:
+    """Return the tensors that a checkpoint is about, without what trainers put around them.
+
+    The entry "state_dict", "model_state_dict" or "model" stands for the whole; states of optimisers are left out, and
+    so is the prefix "module." of parallel training where every name has it. Anything but a mapping is returned as it
+    is.
+    """
+    if not isinstance(content, Mapping):
+        return content
+    for wrapper in WRAPPERS:
+        if isinstance(content.get(wrapper), Mapping):
+            return unwrap(content[wrapper])
+    kept = {name: value for name, value in content.items() if not _is_optimiser(value)}
+    if all(str(name).startswith(PREFIX) for name in kept):
+        return {name.removeprefix(PREFIX): value for name, value in kept.items()}
+    return kept
+
+
+def _is_optimiser(value: Any) -> bool:
+    """Tell the state dict of a torch optimiser by its two entries."""
+    return isinstance(value, Mapping) and value.keys() == {"state", "param_groups"}
 
 
 def _leaves(content: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Tensor]]:
-    for name, value in content.items():
+    for name, value in unwrap(content).items():
         if isinstance(value, Tensor):
             yield f"{prefix}{name}", value
         elif isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{name}.")
+
+
+def _read(path: Path) -> Any:
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -97,12 +132,22 @@ def _read_pickle(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        held = _foreign(path)
+        reason = f"it holds {_few(held)}, and to build that is to run code" if held else "it runs code or is damaged"
         raise WeightsError(
-            f"{path} is no plain file of tensors: reading it would run code from it, or it is damaged; nothing was "
-            f"run ({str(error).splitlines()[0][:200]}). Get it as safetensors, or save the model's state_dict alone."
+            f"{path} is no plain file of tensors: {reason}; nothing was run. Get it as safetensors, or save the "
+            "model's state_dict alone: torch.save(model.state_dict(), PATH)."
         ) from error
     except Exception as error:  # damaged bytes make torch.load raise nearly anything
         raise WeightsError(f"{path} is no complete PyTorch checkpoint ({str(error)[:200]}). Get it again.") from error
+
+
+def _foreign(path: Path) -> list[str]:
+    """Return the names of what a pickle would build beside tensors, such as "argparse.Namespace"; [] if unknown."""
+    try:
+        return torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # a pickle that torch.save did not write, or a damaged one
+        return []
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zsadbench import datasets, methods
+from zsadbench import datasets, encoders, methods
 from zsadbench.errors import NeedsCheckpoint, UsageError, ZsadError
-from zsadbench.methods import TrainableMethod
+from zsadbench.methods import Method, TrainableMethod
 from zsadbench.support import files, plugins
 from zsadbench.training import checkpoints, cross_dataset
 from zsadbench.training.request import TrainRequest
@@ -23,10 +23,15 @@ FOLDER = Path("checkpoints")  # where commands that users are told write theirs
 class Choice(NamedTuple):
     """The weights of a trained method, or why there are none."""
 
-    path: Path | None = None  # the file
+    paths: tuple[Path, ...] = ()  # the files
     trained_on: frozenset[str] | None = None  # from the card of our own; None: what the method says
     problem: ZsadError | None = None
     training: TrainRequest | None = None  # what would solve the problem, and can be done here
+
+
+def is_trained(method: type[Method], config: Any) -> bool:
+    """Tell whether a method with these options takes trained weights: some have presets that do not."""
+    return issubclass(method, TrainableMethod) and bool(getattr(config, "trained_on", ""))
 
 
 def preset(name: str, target: str, request: Request) -> str:
@@ -34,11 +39,12 @@ def preset(name: str, target: str, request: Request) -> str:
 
     A name with a preset is kept. Raises UnknownName, PluginError, or WeightsError for a damaged checkpoint.
     """
-    given = request.checkpoints.get(name)
-    if given is None:
+    given = request.checkpoint(name)
+    if not given:
         return cross_dataset.suited(name, target)
     stem, _, family = name.partition(".")
-    trained = checkpoints.load(given).method if given.is_dir() else name
+    folder = checkpoints.folder_of_ours(given)
+    trained = checkpoints.read_card(folder).method if folder is not None else name
     kept = family in methods.lookup(name)[0].presets or trained.partition(".")[0] != stem  # `choose` refuses another's
     return name if kept else trained
 
@@ -48,27 +54,29 @@ def choose(
     method: type[TrainableMethod],
     config: Any,
     weights: Sequence[str],
-    given: Path | None,
     request: Request,
+    shelf: checkpoints.Shelf,
 ) -> Choice:
     """Choose the weights of a method under its full name and final options.
 
-    weights: sha256 of the encoders'; given: the user's --checkpoint, a file or a folder of ours. Raises UsageError for
-    a given folder of another kind, and WeightsError for a damaged one.
+    weights: sha256 of the encoders'; shelf: our own checkpoints, where one is looked for. Raises UsageError for a given
+    folder of another kind, and WeightsError for a damaged one.
     """
-    if not getattr(config, "trained_on", ""):  # an untrained preset of a method that has trained ones
-        useless = f"{name} has no trained weights; got --checkpoint {given}. Give it to one of its trained presets."
-        return Choice(problem=UsageError(useless) if given is not None else None)
+    if not is_trained(method, config):
+        return Choice()
     wanted = checkpoints.subject(name, method, asdict(config), weights)
-    if given is not None:
-        return _given(name, method, config, given, wanted) if given.is_dir() else Choice(given)
-    folder = request.checkpoint_folder
-    found = checkpoints.find(folder, method, wanted) if folder is not None else None
+    given = request.checkpoint(request.checkpoint_name(method, name))
+    if given:
+        folder = checkpoints.folder_of_ours(given)
+        if folder is None:
+            return Choice(checkpoints.weight_files(given))
+        return _given(name, method, config, folder, wanted)
+    found = shelf.find(method, wanted, request.protocol.seed)
     if found is not None:
-        return _ours(found)
+        return _ours(*found)
     training = _training(name, method, config, files.fingerprint(wanted)[:8], request)
-    possible = folder is not None and request.train and _is_there(training)
-    where = f"no checkpoint in {folder} suits" if folder is not None else "got none"
+    possible = shelf.root is not None and request.train and _is_there(training)
+    where = f"no checkpoint in {shelf.root} suits" if shelf.root is not None else "got none"
     one = config.trained_on.partition(".")[0] in plugins.names("zsadbench.datasets")  # not two joined by a plus sign
     advice = f"Train them with `{training.command}`, or give" if one else "Give"
     problem = NeedsCheckpoint(
@@ -85,26 +93,28 @@ def _given(name: str, method: type[TrainableMethod], config: Any, folder: Path, 
             f"Checkpoint {folder} was trained on {', '.join(card.trained_on)}, but {name} means trained on "
             f"{config.trained_on}. Give it to {card.method}."
         )
-    return _ours(folder)
+    return _ours(folder, card)
 
 
-def _ours(folder: Path) -> Choice:
-    return Choice(folder / checkpoints.WEIGHTS, frozenset(checkpoints.load(folder).trained_on))
+def _ours(folder: Path, card: checkpoints.Card) -> Choice:
+    return Choice((folder / checkpoints.WEIGHTS,), frozenset(card.trained_on))
 
 
 def _training(name: str, method: type[TrainableMethod], config: Any, kind: str, request: Request) -> TrainRequest:
     """Return the training that makes the weights; `kind` tells folders of different options and encoders apart."""
     folders = (given for given in request.datasets if given.partition("=")[0] == config.trained_on)
+    seed = request.protocol.seed
     return TrainRequest(
         method=name,
         dataset=next(folders, config.trained_on),
-        out=(request.checkpoint_folder or FOLDER) / f"{name}-{kind}",
+        out=(request.checkpoint_folder or FOLDER) / (f"{name}-{kind}-seed{seed}" if seed else f"{name}-{kind}"),
         data_root=request.data_root,
         encoder=request.encoder,
-        weights=request.weights,
+        weights={spec: request.weights[spec] for spec in encoders.specs(config) if spec in request.weights},
         changes=request.changes_of(method, name),
         device=request.device,
         precision=request.protocol.precision,
+        seed=seed,
     )
 
 

@@ -7,19 +7,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zsadbench import __version__, encoders, methods
+from zsadbench import __version__, datasets, encoders, methods
 from zsadbench.data import contents, findings
 from zsadbench.data.findings import Finding
 from zsadbench.datasets import Category, Dataset, Sample
-from zsadbench.errors import RecordError, UsageError, ZsadError
+from zsadbench.errors import RecordError, ZsadError
 from zsadbench.methods import Method, TrainableMethod
 from zsadbench.records import results
-from zsadbench.running import checkpoint_choice, targets
+from zsadbench.running import checkpoint_choice, given, targets
 from zsadbench.running.checkpoint_choice import Choice
 from zsadbench.running.request import Request
 from zsadbench.running.targets import Target
-from zsadbench.support import files, plugins, preset_names
+from zsadbench.support import files, plugins
 from zsadbench.training import cross_dataset
+from zsadbench.training.checkpoints import Shelf
 from zsadbench.training.request import TrainRequest
 
 
@@ -40,7 +41,7 @@ class PlannedMethod:
     name: str
     method: type[Method]
     config: Any
-    checkpoint: Path | None
+    checkpoint: tuple[Path, ...]  # files of trained weights
     weights_sha256: str
     checkpoint_sha256: str
     code_sha256: str
@@ -75,7 +76,7 @@ class Plan:
 
     groups: tuple[tuple[Cell, ...], ...]  # one encoder each; inside, cells of one category are neighbours
     done: tuple[Path, ...]  # records that agree with the request and are left alone
-    findings: tuple[Finding, ...] = ()  # what the user should know about the data before the run starts
+    findings: tuple[Finding, ...] = ()  # what the user should know before the run starts
 
     @property
     def cells(self) -> int:
@@ -89,30 +90,57 @@ class Plan:
         return {method.name: method.training for method in planned if method.training is not None}
 
 
-def make_plan(
-    request: Request,
-    failures: Mapping[str, ZsadError] | None = None,
-    named: Sequence[Target] | None = None,
-    progress: contents.Progress | None = None,
-) -> Plan:
+class Resolved(NamedTuple):
+    """The datasets that a request names, and the methods that suit each."""
+
+    sets: list[Dataset]
+    suited: dict[str, dict[str, tuple[type[Method], Any]]]  # dataset name -> full name -> class and options
+
+    @property
+    def chosen(self) -> list[tuple[str, type[Method], Any]]:
+        """Return full name, class and options of every method that takes part."""
+        found = {full: (full, *chosen) for methods_ in self.suited.values() for full, chosen in methods_.items()}
+        return list(found.values())
+
+
+def resolve(request: Request) -> Resolved:
+    """Resolve names and options, and verify the datasets' folders. Raises as `make_plan`."""
+    names = _expand(request.methods)
+    for name in names:
+        configure(name, request)  # a wrong name or option is told before a missing folder
+    sets = [datasets.create(name, request.data_root) for name in request.datasets]
+    return Resolved(sets, {dataset.name: _suited(names, dataset.name, request) for dataset in sets})
+
+
+def make_plan(request: Request, progress: contents.Progress | None = None) -> Plan:
     """Resolve names, verify the datasets' folders, and find out which cells are missing or out of date.
 
-    A trained method's bare name stands for the preset that suits each dataset. failures: why trainings failed, by the
-    method's full name; its cells fail for that reason. named: what `targets.find` found, where that was asked before.
-    progress: told while files are read whose content is not known yet. Raises UsageError, UnknownName, OptionError or
-    DataError before any weights are loaded.
+    A trained method's bare name stands for the preset that suits each dataset. progress: told while files are read
+    whose content is not known yet. Raises UsageError, UnknownName, OptionError or DataError before any weights are
+    loaded.
     """
-    named = targets.find(request) if named is None else named
-    names = _expand(request.methods)
-    suited = {name: _suited(names, name, request) for name in dict.fromkeys(target.dataset.name for target in named)}
-    configured = {full: found for chosen in suited.values() for full, found in chosen.items()}
-    _refuse_unknown_targets(request, configured)
-    shots = {_shots(method, config) for method, config in configured.values()}
-    images = _Images(named, shots, request, progress)
-    identify = _Identify(request.weights)
+    resolved = resolve(request)
+    given.check(request, resolved.chosen, resolved.sets)
+    return plan_cells(request, resolved, progress=progress)
+
+
+def plan_cells(
+    request: Request,
+    resolved: Resolved,
+    failures: Mapping[str, ZsadError] | None = None,
+    progress: contents.Progress | None = None,
+) -> Plan:
+    """Find out which cells of a request are missing or out of date.
+
+    failures: why trainings failed, by the method's full name; its cells fail for that reason.
+    """
+    sets, suited = resolved
+    named = [target for dataset in sets for target in targets.of(dataset, request)]
+    images = _Images(named, {_shots(method, config) for _, method, config in resolved.chosen}, request, progress)
+    identify, shelf = _Identify(request.weights), Shelf(request.checkpoint_folder)
     planned = {  # last: it may download weights
-        full: _plan_method(method, full, config, request, identify, (failures or {}).get(full))
-        for full, (method, config) in configured.items()
+        full: _plan_method(method, full, config, request, identify, shelf, (failures or {}).get(full))
+        for full, method, config in resolved.chosen
     }
     identities = {full: _identity(method, request) for full, method in planned.items()}
     groups: dict[Tower, list[Cell]] = {}
@@ -126,14 +154,14 @@ def make_plan(
                 done.append(path)
             else:
                 groups.setdefault(method.tower, []).append(cell)
-    sets = {target.dataset.name: target.dataset for target in named}.values()
-    told = tuple(
+    told = [
         finding
         for dataset in sets
         for of in (findings.of_counts, findings.of_names)
         for finding in of(dataset, request.categories)
-    )
-    return Plan(tuple(tuple(group) for group in groups.values()), tuple(done), told)
+    ]
+    told += [Finding("checkpoint", note, False) for note in shelf.notes]
+    return Plan(tuple(tuple(group) for group in groups.values()), tuple(done), tuple(told))
 
 
 def resolve_methods(request: Request) -> dict[str, tuple[type[Method], Any]]:
@@ -146,7 +174,7 @@ def resolve_methods(request: Request) -> dict[str, tuple[type[Method], Any]]:
     if request.datasets:
         targets = [name.partition("=")[0] for name in request.datasets]
         found = {full: chosen for target in targets for full, chosen in _suited(names, target, request).items()}
-    _refuse_unknown_targets(request, found)
+    given.check(request, [(full, *chosen) for full, chosen in found.items()], ())
     return found
 
 
@@ -177,6 +205,7 @@ def _plan_method(
     config: Any,
     request: Request,
     identify: _Identify,
+    shelf: Shelf,
     failure: ZsadError | None,
 ) -> PlannedMethod:
     choice = Choice()
@@ -187,15 +216,14 @@ def _plan_method(
     except ZsadError as error:
         failure = failure or error
     if issubclass(method, TrainableMethod) and failure is None:
-        given = next(filter(None, map(request.checkpoints.get, preset_names.aliases(method.presets, full))), None)
-        choice = checkpoint_choice.choose(full, method, config, (*weights.values(),), given, request)
+        choice = checkpoint_choice.choose(full, method, config, (*weights.values(),), request, shelf)
     return PlannedMethod(
         name=full,
         method=method,
         config=config,
-        checkpoint=choice.path,
+        checkpoint=choice.paths,
         weights_sha256=weights["encoder"],
-        checkpoint_sha256=files.sha256(choice.path) if choice.path else "",
+        checkpoint_sha256=files.sha256_of_all(choice.paths) if choice.paths else "",
         code_sha256=files.sha256_of_all(plugins.source_files("zsadbench.methods", full.partition(".")[0])),
         problem=failure or choice.problem,
         text_sha256=weights["text_encoder"],
@@ -221,17 +249,6 @@ class _Identify:
         if isinstance(known, ZsadError):
             raise known
         return known
-
-
-def _refuse_unknown_targets(request: Request, configured: Mapping[str, tuple[type[Method], Any]]) -> None:
-    """A --set or --checkpoint for a method that does not take part is a typing error, not a wish."""
-    known = {alias for full, (method, _) in configured.items() for alias in preset_names.aliases(method.presets, full)}
-    for option, given in (("--set", request.changes), ("--checkpoint", request.checkpoints)):
-        for name in given:
-            if name not in known:
-                raise UsageError(
-                    f"{option} {name}: no such method in this run; expected one of {', '.join(sorted(known))}."
-                )
 
 
 def _identity(planned: PlannedMethod, request: Request) -> str:

@@ -130,8 +130,9 @@ def _prepare(planned: PlannedMethod, load_encoder: Callable[[], Encoder | None])
     if planned.problem is not None:
         raise planned.problem
     method = methods.build(planned.method, planned.name, planned.config, load_encoder())
-    if isinstance(method, TrainableMethod) and planned.checkpoint is not None:
-        method.load_checkpoint(weight_files.read_checkpoint(planned.checkpoint), str(planned.checkpoint))
+    if isinstance(method, TrainableMethod) and planned.checkpoint:
+        origin = " and ".join(map(str, planned.checkpoint))
+        method.load_checkpoint(weight_files.read_checkpoint(*planned.checkpoint), origin)
         method.trained_on = planned.trained_on or method.trained_on
     return method
 

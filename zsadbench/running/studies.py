@@ -20,7 +20,7 @@ from zsadbench.protocol import Protocol
 from zsadbench.records import published, results
 from zsadbench.records.published import Number
 from zsadbench.records.results import Record
-from zsadbench.running import plan
+from zsadbench.running import given, plan
 from zsadbench.running.plan import Plan
 from zsadbench.running.request import Request
 from zsadbench.support import options, preset_names
@@ -179,7 +179,7 @@ def make_jobs(study: Study, request: Request) -> list[Job]:
     rows are written for those run, on any other all of them. Its encoder replaces the rows',
     and elsewhere than in the paper a trained preset gives way to the one that suits the dataset. Raises as `make_plan`.
     """
-    jobs = []
+    rows = []
     for row, dataset in _placed(study, request.datasets):
         own = replace(
             request,
@@ -190,9 +190,13 @@ def make_jobs(study: Study, request: Request) -> list[Job]:
             changes={row.method.partition(".")[0]: row.options},
             protocol=options.override(request.protocol, study.protocol, f"{study.path}, protocol"),
         )
-        paper_encoder = getattr(_configure(study, row), "encoder", "")
-        jobs.append(Job(row, paper_encoder, own, plan.make_plan(own)))
-    return jobs
+        rows.append((row, own, plan.resolve(own)))
+    chosen = [one for _, _, resolved in rows for one in resolved.chosen]
+    given.check(request, chosen, [dataset for _, _, resolved in rows for dataset in resolved.sets])
+    return [
+        Job(row, getattr(_configure(study, row), "encoder", ""), own, plan.plan_cells(own, resolved))
+        for row, own, resolved in rows
+    ]
 
 
 def train_missing(jobs: Sequence[Job], train: Callable[[Plan, Request], Plan]) -> list[Job]:
@@ -203,7 +207,7 @@ def train_missing(jobs: Sequence[Job], train: Callable[[Plan, Request], Plan]) -
     ready = []
     for job in jobs:
         if job.plan.trainings:
-            job = replace(job, plan=train(plan.make_plan(job.request), job.request))
+            job = replace(job, plan=train(plan.plan_cells(job.request, plan.resolve(job.request)), job.request))
         ready.append(job)
     return ready
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zsadbench import datasets
 from zsadbench.data import contents, sampling
 from zsadbench.datasets import Category, Dataset, Sample
-from zsadbench.errors import DataError, UnknownName
+from zsadbench.errors import DataError
 from zsadbench.running.request import Request
 
 
@@ -37,18 +36,13 @@ class Target:
             return References(problem=error)
 
 
-def find(request: Request) -> list[Target]:
-    """Return what a request names, verifying the data sets' folders. Raises UnknownName or DataError."""
-    sets = [datasets.create(name, request.data_root) for name in request.datasets]
-    return [target for dataset in sets for target in _of(dataset, request)]
-
-
-def _of(dataset: Dataset, request: Request) -> list[Target]:
-    known = dataset.categories()
-    wanted = [category for category in known if not request.categories or category.name in request.categories]
-    if not wanted:
-        raise UnknownName(f"category of {dataset.name}", request.categories[0], [category.name for category in known])
-    return [Target(dataset, one, sampling.test_samples(dataset, one.name, request.protocol)) for one in wanted]
+def of(dataset: Dataset, request: Request) -> list[Target]:
+    """Return what a request names of a data set: its categories, or those of the wanted ones that it has."""
+    return [
+        Target(dataset, one, sampling.test_samples(dataset, one.name, request.protocol))
+        for one in dataset.categories()
+        if not request.categories or one.name in request.categories
+    ]
 
 
 def read(

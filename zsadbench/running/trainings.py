@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from zsadbench.errors import ZsadError
-from zsadbench.running.plan import Plan, make_plan
+from zsadbench.running.plan import Plan, plan_cells, resolve
 from zsadbench.running.request import Request
 from zsadbench.support.guard import guard
 from zsadbench.training.loop import Progress, train
@@ -20,4 +20,4 @@ def train_missing(plan: Plan, request: Request, progress: Progress) -> Plan:
         outcome = guard(partial(train, training, progress), request.fail_fast)
         if isinstance(outcome, ZsadError):
             failures[name] = outcome
-    return make_plan(request, failures)
+    return plan_cells(request, resolve(request), failures)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # of the card; raised when a field changes its meaning
 WEIGHTS, CARD = "weights.safetensors", "card.json"
+STATE = "training.pt"  # of an unfinished training
+SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")  # of official weights
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,21 @@ def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 
 def load(folder: Path) -> Card:
     """Read the card of a finished checkpoint and check its weights. Raises WeightsError naming the file."""
+    card = read_card(folder)
+    try:
+        found = files.sha256(folder / WEIGHTS)
+    except UsageError as error:
+        raise WeightsError(f"{folder} is no whole checkpoint: {error} Delete the folder and train it again.") from error
+    if found != card.weights_sha256:
+        raise WeightsError(
+            f"{folder / WEIGHTS} has SHA-256 {found}, but its card says {card.weights_sha256}. Delete the folder and "
+            "train it again."
+        )
+    return card
+
+
+def read_card(folder: Path) -> Card:
+    """Read the card of a finished checkpoint alone. Raises WeightsError naming the file."""
     path = folder / CARD
     if not path.is_file():
         raise WeightsError(
@@ -83,16 +101,34 @@ def load(folder: Path) -> Card:
         )
     try:
         card = Card(**json.loads(path.read_text(encoding="utf-8")))
-        found = files.sha256(folder / WEIGHTS)
-    except (OSError, ValueError, TypeError, UsageError) as error:
-        raise WeightsError(f"{path} is no readable card of a checkpoint: {error}. Train it again.") from error
-    if card.format != FORMAT:
-        raise WeightsError(f"{path} has format {card.format}; expected {FORMAT}. Train it again.")
-    if found != card.weights_sha256:
+    except (OSError, ValueError, TypeError) as error:
         raise WeightsError(
-            f"{folder / WEIGHTS} has SHA-256 {found}, but its card says {card.weights_sha256}. Train it again."
-        )
+            f"{path} is no readable card of a checkpoint: {error}. Delete the folder and train it again."
+        ) from error
+    if card.format != FORMAT:
+        raise WeightsError(f"{path} has format {card.format}; expected {FORMAT}. Delete the folder and train it again.")
     return card
+
+
+def folder_of_ours(given: Sequence[Path]) -> Path | None:
+    """Return the folder that a user gave as trained weights if it is one of our trainings, else None."""
+    folder = given[0]
+    ours = len(given) == 1 and any((folder / name).exists() for name in (CARD, WEIGHTS, STATE))
+    return folder if ours else None
+
+
+def weight_files(given: Sequence[Path]) -> tuple[Path, ...]:
+    """Return the files of official weights: those given, and all that lie in given folders. Raises WeightsError."""
+    found: list[Path] = []
+    for path in given:
+        inside = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES) if path.is_dir() else [path]
+        if not inside:
+            raise WeightsError(
+                f"{path} is no checkpoint: it has no {CARD}, as folders that `zsadbench train` has finished, and no "
+                f"file that ends in {', '.join(SUFFIXES)}."
+            )
+        found += inside
+    return tuple(found)
 
 
 def subject(
@@ -112,18 +148,47 @@ def of_card(card: Card, method: type[TrainableMethod]) -> dict[str, Any]:
     return subject(card.method, method, card.options, weights)
 
 
-def find(root: Path, method: type[TrainableMethod], wanted: Mapping[str, Any]) -> Path | None:
-    """Return the checkpoint below a folder that was trained as wanted, on all of its data; of several the least seed.
+class Shelf:
+    """The finished checkpoints below a folder. Their cards are read once; what cannot be used is a note."""
 
-    Raises WeightsError for a damaged one.
-    """
-    cards = {path.parent: load(path.parent) for path in sorted(root.glob(f"*/{CARD}"))}
-    fitting = [
-        (card.seed, folder)
-        for folder, card in cards.items()
-        if card.data.get("limit") is None and of_card(card, method) == wanted
-    ]
-    return min(fitting)[1] if fitting else None
+    def __init__(self, root: Path | None) -> None:
+        """Look below `root` when first asked; None: there is no such folder, and nothing is found."""
+        self.root = root
+        self.notes: list[str] = []
+
+    @cached_property
+    def _cards(self) -> dict[Path, Card]:
+        found = {}
+        for path in sorted(self.root.glob(f"*/{CARD}")) if self.root is not None else ():
+            try:
+                found[path.parent] = read_card(path.parent)
+            except WeightsError as error:
+                self.notes.append(f"a checkpoint is left out: {error}")
+        return found
+
+    def find(self, method: type[TrainableMethod], wanted: Mapping[str, Any], seed: int) -> tuple[Path, Card] | None:
+        """Return the folder and card of what was trained as wanted, on all of its data.
+
+        Of several with this seed, else with the least. A note says when it is another seed.
+        """
+        fitting = [
+            (card.seed != seed, card.seed, folder)
+            for folder, card in self._cards.items()
+            if card.data.get("limit") is None and of_card(card, method) == wanted
+        ]
+        for other, found, folder in sorted(fitting):
+            try:
+                card = load(folder)
+            except WeightsError as error:
+                self.notes.append(f"a checkpoint is left out: {error}")
+                continue
+            if other:
+                self.notes.append(
+                    f"{card.method} runs with weights of the training seed {found}, found in {folder}; to train with "
+                    f"--seed {seed}, give a folder of its own with --checkpoints."
+                )
+            return folder, card
+        return None
 
 
 def check(folder: Path, card: Card, method: type[TrainableMethod], wanted: Mapping[str, Any]) -> None:

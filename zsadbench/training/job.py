@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 from zsadbench import __version__, datasets, encoders, methods
 from zsadbench.data import sampling
 from zsadbench.datasets import Dataset, Sample
+from zsadbench.encoders import checks
 from zsadbench.errors import DataError
 from zsadbench.methods import TrainableMethod
 from zsadbench.protocol import Protocol
@@ -37,6 +38,8 @@ def prepare(request: TrainRequest) -> Job:
     methods.lookup(request.method)  # a wrong name is told before a missing folder
     dataset = datasets.create(request.dataset, request.data_root)
     method_class, full, config = train_request.configure(request, dataset.name)
+    checks.check_weights(request.weights, encoders.specs(config))
+    checks.check_methods([(full, method_class, config)], request.weights)
     recipe: TrainRecipe = config.recipe
     samples = _normal_samples(dataset, request, recipe) if recipe.groups else _samples(dataset, request)
     encoder = encoders.load_for(config, device=request.device, precision=request.precision, weights=request.weights)

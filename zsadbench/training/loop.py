@@ -30,12 +30,11 @@ from zsadbench.support.files import make_folder
 from zsadbench.support.meters import Meter, device_name
 from zsadbench.support.spill import Spill
 from zsadbench.training import checkpoints
-from zsadbench.training.checkpoints import Epoch
+from zsadbench.training.checkpoints import STATE, Epoch
 from zsadbench.training.data import MEMORY_BUDGET, FeatureCache, Place, TrainingData, TrainingStep
 from zsadbench.training.job import Job, prepare
 from zsadbench.training.request import TrainRequest
 
-STATE = "training.pt"  # of an unfinished training; read with weights_only
 SAVE_EVERY = 200  # steps; the state is also saved after each epoch
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
