@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout without installing it
 
-from zsadbench.metrics import PixelCounts
+from zsadbench.metrics.pixels import PixelCounts
 
 STYLES = ("distance", "probability")
 GRID = 37  # patch tokens on a side: 518 / 14

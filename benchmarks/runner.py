@@ -34,13 +34,14 @@ import torch
 from safetensors.torch import save_file
 from tabulate import tabulate
 
-from zsadbench import encoders, metrics
+from zsadbench import encoders
 from zsadbench.components import postprocess
 from zsadbench.data import synthetic
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest
 from zsadbench.encoders.text import TextEncoder
 from zsadbench.metrics import histograms
+from zsadbench.metrics.pixels import PixelCounts
 from zsadbench.protocol import Protocol
 from zsadbench.records import pixel_files, results
 from zsadbench.records.results import Record
@@ -60,8 +61,8 @@ PHASES = {  # what the main thread does, as (where, name of the function); one i
     "maps back from it": (spill.Spill, "read"),
     "ground truth masks": (evaluation.GroundTruth, "masks"),
     "finishing maps": (postprocess, "finish"),
-    "pixel metrics, batch by batch": (metrics.PixelCounts, "update"),
-    "pixel metrics, at the end": (metrics.PixelCounts, "compute"),
+    "pixel metrics, batch by batch": (PixelCounts, "update"),
+    "pixel metrics, at the end": (PixelCounts, "compute"),
     "pixel histograms": (histograms, "_count"),
     "pixel histograms to disk": (pixel_files, "save"),
     "records": (results, "save"),

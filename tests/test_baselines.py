@@ -102,13 +102,13 @@ BASE = gate.make([record("leather"), record("wood")], {"all": 0.5, "pixel auroc"
         ({}, []),
         ({"image": {"auroc": 0.8951, "ap": None}}, ["moved"]),
         ({"image": {"auroc": 0.8999, "ap": None}}, []),
-        ({"image": {"auroc": 0.8949, "ap": None}}, ["fell"]),
-        ({"image": {"auroc": 0.9051, "ap": None}}, ["rose"]),
+        ({"image": {"auroc": 0.8949, "ap": None}}, ["worse"]),
+        ({"image": {"auroc": 0.9051, "ap": None}}, ["better"]),
         ({"pixel": {"auroc": 0.7801}}, ["moved"]),
-        ({"pixel": {"auroc": 0.7799}}, ["fell"]),
-        ({"pixel": {"auroc": None}}, ["fell"]),
-        ({"pixel": {}}, ["fell"]),
-        ({"image": {"auroc": 0.9, "ap": 0.1}}, ["rose"]),
+        ({"pixel": {"auroc": 0.7799}}, ["worse"]),
+        ({"pixel": {"auroc": None}}, ["worse"]),
+        ({"pixel": {}}, ["worse"]),
+        ({"image": {"auroc": 0.9, "ap": 0.1}}, ["better"]),
         ({"status": "failed", "error": "Traceback\nno memory"}, ["missing"]),
     ],
 )
@@ -122,10 +122,10 @@ def test_missing_and_new_cells_are_told_and_failures_come_first() -> None:
     assert [(change.verdict, change.cell.rpartition("/")[2]) for change in found] == [
         ("missing", "wood"),
         ("new", "pill"),
-        ("rose", "leather"),
+        ("better", "leather"),
     ]
     text = render(found, BASE)
-    assert "1 fell or are missing" in text and "not in the run" in text and "+10.00" in text
+    assert "1 worse or missing" in text and "not in the run" in text and "+10.00" in text
 
 
 def test_the_command_line_overrides_the_baselines_tolerance() -> None:

@@ -62,7 +62,7 @@ def test_a_run_keeps_histograms_that_give_the_metrics_of_the_record(runs):
     for record in records_of(runs[0]):
         histograms = pixel_files.load(runs[0], record)
         assert len(histograms.negatives) == record.data["samples"] == len(results.load_scores(runs[0], record))
-        whole = bootstrap.measure(histograms, np.ones((1, 13)), record.protocol["aupro_limit"])
+        whole = bootstrap.replicates(histograms, np.ones((1, 13)), record.protocol["aupro_limit"])
         assert {name: values[0] for name, values in whole.items()} == pytest.approx(record.pixel, abs=1e-3)
         counts = histograms.positives.sum(), histograms.negatives.sum()
         assert counts == (record.details["pixel"]["positives"], record.details["pixel"]["negatives"])

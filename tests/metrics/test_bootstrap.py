@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.ndimage import gaussian_filter
 
-from zsadbench.metrics import PixelCounts, image_metrics
-from zsadbench.metrics.bootstrap import draw, interval, measure
+from zsadbench.metrics.bootstrap import draw, interval, replicates
 from zsadbench.metrics.histograms import STEPS, Histograms, of_images, pixel_histograms
+from zsadbench.metrics.measure import image_metrics
+from zsadbench.metrics.pixels import PixelCounts
 
 LIMIT = 0.3
 
@@ -34,11 +35,11 @@ def test_three_images_by_hand():
     masks = np.array([[[0, 0]], [[1, 0]], [[1, 1]]], bool)
     found = histograms_of(maps, masks)
     assert found.edges[-1] == 3 and found.edges.max() > 4, "scores of the positives, and just above them"
-    once = measure(found, np.array([[1, 1, 1], [2, 1, 0]]), LIMIT)
+    once = replicates(found, np.array([[1, 1, 1], [2, 1, 0]]), LIMIT)
     np.testing.assert_allclose(once["auroc"], [1, 1])
     flipped = histograms_of(-maps, masks)
     # Positives -3, -3, -4; negatives -1, -2, -1. Twice the first image, never the last: P = 1, N = 5, precision 1/6.
-    measured = measure(flipped, np.array([[2, 1, 0]]), LIMIT)
+    measured = replicates(flipped, np.array([[2, 1, 0]]), LIMIT)
     assert measured["auroc"][0] == 0
     assert measured["ap"][0] == pytest.approx(1 / 6)
     assert measured["f1_max"][0] == pytest.approx(2 / 7)
@@ -54,7 +55,7 @@ def test_a_resample_is_measured_as_if_its_images_were_repeated(seed):
     masks[0] = False
     weights = rng.integers(0, 3, 5)
     wanted = exact(maps, masks, weights)
-    found = measure(histograms_of(maps, masks), weights[None], LIMIT)
+    found = replicates(histograms_of(maps, masks), weights[None], LIMIT)
     for name, value in wanted.items():
         assert found[name][0] == pytest.approx(value if wanted["auroc"] is not None else np.nan, nan_ok=True), name
 
@@ -63,7 +64,7 @@ def test_image_scores_are_measured_exactly_ties_included():
     rng = np.random.default_rng(0)
     scores, labels = rng.integers(0, 6, 30) / 7, rng.integers(0, 2, 30)
     weights = draw([f"{i:02}" for i in range(30)], labels, "test", 50)
-    found = measure(of_images(scores, labels), weights)
+    found = replicates(of_images(scores, labels), weights)
     for row, counts in enumerate(weights):
         wanted = image_metrics(np.repeat(scores, counts), np.repeat(labels, counts))
         assert {name: values[row] for name, values in found.items()} == pytest.approx(wanted)
@@ -86,7 +87,7 @@ def test_bins_change_metrics_of_smooth_maps_by_tenths_of_a_point_at_most(scale):
     found = histograms_of(maps, masks)
     assert len(found.edges) <= 2 * STEPS < len(np.unique(maps[masks])), "there are more scores than bins"
     weights = draw([f"{i:02}" for i in range(12)], masks.any(axis=(1, 2)).astype(int), "test", 5)
-    measured = measure(found, weights, LIMIT)
+    measured = replicates(found, weights, LIMIT)
     for row, counts in enumerate(weights):
         assert {name: values[row] for name, values in measured.items()} == pytest.approx(
             exact(maps, masks, counts), abs=2e-3
@@ -96,7 +97,7 @@ def test_bins_change_metrics_of_smooth_maps_by_tenths_of_a_point_at_most(scale):
 def test_a_constant_map_has_one_bin():
     masks = np.zeros((2, 4, 4), bool)
     masks[1, 0, 0] = True
-    found = measure(histograms_of(np.ones((2, 4, 4), np.float32), masks), np.array([[1, 1], [3, 1], [1, 0]]), LIMIT)
+    found = replicates(histograms_of(np.ones((2, 4, 4), np.float32), masks), np.array([[1, 1], [3, 1], [1, 0]]), LIMIT)
     np.testing.assert_allclose(found["auroc"], [0.5, 0.5, np.nan])
     np.testing.assert_allclose(found["ap"], [1 / 32, 1 / 64, np.nan])
 
@@ -123,7 +124,7 @@ def test_replicates_of_auroc_spread_as_those_of_scipy():
         (normal, anomalous), auroc, vectorized=True, n_resamples=4000, method="percentile", random_state=0, batch=500
     )
     scores, labels = np.concatenate((normal, anomalous)), np.array([0] * 15 + [1] * 25)
-    found = measure(of_images(scores, labels), draw([f"{i:02}" for i in range(40)], labels, "test", 4000))["auroc"]
+    found = replicates(of_images(scores, labels), draw([f"{i:02}" for i in range(40)], labels, "test", 4000))["auroc"]
     assert np.quantile(found, [0.025, 0.975]) == pytest.approx(list(reference.confidence_interval), abs=0.01)
     assert found.std(ddof=1) == pytest.approx(reference.standard_error, rel=0.05)
 
@@ -142,7 +143,7 @@ def test_intervals_of_auroc_hold_the_true_value_about_as_often_as_they_say():
     for trial in range(40):
         scores = rng.normal(labels)
         histograms = of_images(scores, labels)
-        replicates = measure(histograms, draw(names, labels, str(trial), 200))["auroc"]
-        low, high = interval(replicates, measure(histograms, np.ones((1, 60)))["auroc"][0])
+        found = replicates(histograms, draw(names, labels, str(trial), 200))["auroc"]
+        low, high = interval(found, replicates(histograms, np.ones((1, 60)))["auroc"][0])
         held += low <= truth <= high
     assert 34 <= held <= 40  # 95 % of 40 are 38

@@ -7,7 +7,8 @@ import pytest
 from scipy import ndimage
 
 from zsadbench.errors import MetricError
-from zsadbench.metrics import PixelCounts, legacy
+from zsadbench.metrics import legacy
+from zsadbench.metrics.pixels import PixelCounts
 
 
 def draw(seed=0):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from zsadbench.metrics import PixelCounts, image_metrics
+from zsadbench.metrics.measure import image_metrics
+from zsadbench.metrics.pixels import PixelCounts
 
 FIXTURE = Path(__file__).resolve().parents[3] / "shared" / "parity" / "metrics_s.zip"
 CASES = (

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from zsadbench.errors import MetricError
-from zsadbench.metrics import METRICS, PixelCounts
+from zsadbench.metrics import names
+from zsadbench.metrics.pixels import PixelCounts
 
 UNHURRIED = settings(deadline=None, max_examples=50)  # machines that run tests may be busy
 
@@ -74,7 +75,7 @@ def test_equal_scores_give_half_the_prevalence_and_half_the_limit(value, limit):
 
 
 def test_a_perfect_binary_map_gives_one_everywhere():
-    assert count(MASK, MASK).compute() == dict.fromkeys(METRICS["pixel"], 1.0)
+    assert count(MASK, MASK).compute() == dict.fromkeys(names("pixel"), 1.0)
 
 
 def test_an_inverted_binary_map_gives_zero_and_the_prevalence():
@@ -94,7 +95,7 @@ def test_maps_that_are_not_finite_are_an_error_that_names_the_image_and_adds_not
         counts.update(maps, MASK, ["good/000.png", "crack/001.png"])
     with pytest.raises(MetricError, match="image #3"):
         counts.update(maps, MASK)
-    assert counts.compute() == dict.fromkeys(METRICS["pixel"], 1.0)
+    assert counts.compute() == dict.fromkeys(names("pixel"), 1.0)
 
 
 @pytest.mark.parametrize("masks", [MASK > 0, MASK * 255, MASK * np.array([3, 7])[:, None, None], MASK.astype(float)])
@@ -138,7 +139,7 @@ def test_minus_zero_equals_zero():
 
 
 def test_subnormal_scores_are_told_apart():
-    assert count(MASK * 1e-45, MASK).compute() == dict.fromkeys(METRICS["pixel"], 1.0)
+    assert count(MASK * 1e-45, MASK).compute() == dict.fromkeys(names("pixel"), 1.0)
     assert count(MASK * -1e-45, MASK).compute()["auroc"] == 0
 
 
@@ -282,7 +283,7 @@ def test_the_threshold_of_the_approximate_path_attains_the_reported_f1():
 def test_the_bound_of_an_undefined_metric_is_undefined():
     maps, masks = draw(13)
     bound = count(maps, np.zeros_like(masks), budget=2000).facts()["bound"]
-    assert bound == dict.fromkeys(METRICS["pixel"])
+    assert bound == dict.fromkeys(names("pixel"))
 
 
 @pytest.mark.parametrize("style", ["distance", "probability"])

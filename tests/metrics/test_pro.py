@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from zsadbench.errors import MetricError
-from zsadbench.metrics import PixelCounts
+from zsadbench.metrics.pixels import PixelCounts
 from zsadbench.metrics.pro import regions
 
 UNHURRIED = settings(deadline=None, max_examples=50)  # machines that run tests may be busy

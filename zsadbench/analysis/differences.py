@@ -13,6 +13,7 @@ from itertools import combinations
 
 import numpy as np
 
+from zsadbench import metrics
 from zsadbench.analysis import significance
 from zsadbench.analysis.intervals import Resamples
 from zsadbench.analysis.rows import Name
@@ -36,8 +37,9 @@ class Differences:
 
     @property
     def points(self) -> Floats:
-        """[M, M], row minus column in percent points."""
-        return self.values[:, None] - self.values[None, :]
+        """[M, M], by how many percent points the row's method is better than the column's."""
+        difference = self.values[:, None] - self.values[None, :]
+        return difference if metrics.get(self.metric).higher_is_better else -difference
 
 
 def compare(records: Iterable[Record], resamples: Resamples, dataset: str, level: str, metric: str) -> Differences:
@@ -47,7 +49,7 @@ def compare(records: Iterable[Record], resamples: Resamples, dataset: str, level
     """
     contest = significance.Contest.of((one for one in records if one.dataset == dataset), level, metric)
     values = np.array([contest.mean(method, contest.common) for method in contest.cells])
-    order = np.argsort(-values, kind="stable")
+    order = np.argsort(-values if metrics.get(metric).higher_is_better else values, kind="stable")
     replicates = []
     for i in order:
         found = resamples.replicates([contest.cells[i][place] for place in contest.common], (level, metric))

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from zsadbench import metrics
 from zsadbench.analysis.rows import FREE_FIELDS
 from zsadbench.errors import RecordError, UsageError
 from zsadbench.records.results import Record
@@ -23,7 +24,7 @@ TOLERANCE = 0.5  # points, where a baseline's keeper chose none
 SHOWN = 0.05  # points: smaller changes do not show in a table of one decimal
 
 Metrics = dict[str, float | None]  # "image auroc" -> value in 0..1; None: undefined
-Verdict = Literal["fell", "rose", "moved", "missing", "new"]
+Verdict = Literal["worse", "better", "moved", "missing", "new"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Baseline:
     """What a run is compared with."""
 
     cells: dict[str, Metrics]  # "dataset/method/category" -> metrics
-    tolerance: dict[str, float]  # points (percent) that "image auroc" and the like may fall; "all": the others
+    tolerance: dict[str, float]  # points (percent) by which "image auroc" and the like may get worse; "all": the others
     provenance: dict[str, Any] = field(default_factory=dict)  # protocol, encoders and versions of the run
     format: int = FORMAT
 
@@ -39,7 +40,7 @@ class Baseline:
 class Change(NamedTuple):
     """One line of the diff."""
 
-    verdict: Verdict  # "fell" and "missing" fail the gate
+    verdict: Verdict  # "worse" and "missing" fail the gate
     cell: str
     metric: str = ""  # "" for a whole cell
     before: float | None = None
@@ -49,7 +50,7 @@ class Change(NamedTuple):
     @property
     def fails(self) -> bool:
         """Tell whether the gate falls."""
-        return self.verdict in ("fell", "missing")
+        return self.verdict in ("worse", "missing")
 
 
 def make(records: Iterable[Record], tolerance: Mapping[str, float]) -> Baseline:
@@ -102,7 +103,7 @@ def parse_tolerance(items: Sequence[str]) -> dict[str, float]:
 def compare(records: Iterable[Record], baseline: Baseline, tolerance: Mapping[str, float]) -> list[Change]:
     """Return every difference of a run from its baseline, failures first.
 
-    tolerance: points by metric, over the baseline's own. A metric that was defined and is not any more has fallen.
+    tolerance: points by metric, over the baseline's own. A metric that was defined and is not any more is worse.
     Raises UsageError for a tolerance of a metric that the baseline lacks, and for a run of another protocol or of
     other images, whose numbers say nothing about a regression.
     """
@@ -125,7 +126,7 @@ def compare(records: Iterable[Record], baseline: Baseline, tolerance: Mapping[st
             continue
         now = _metrics(record)
         for metric, value in before.items():
-            verdict = _verdict(value, now.get(metric), allowed.get(metric, allowed.get(EVERY, 0.0)))
+            verdict = _verdict(metric, value, now.get(metric), allowed.get(metric, allowed.get(EVERY, 0.0)))
             if verdict:
                 changes.append(Change(verdict, cell, metric, value, now.get(metric)))
     return sorted(changes, key=lambda change: not change.fails)
@@ -169,12 +170,12 @@ def _images(records: Iterable[Record]) -> dict[str, str]:
     return {f"{record.dataset}/{record.category}": record.data["sha256"] for record in records}
 
 
-def _verdict(before: float | None, now: float | None, points: float) -> Verdict | None:
+def _verdict(metric: str, before: float | None, now: float | None, points: float) -> Verdict | None:
     if before is None or now is None:
-        return None if before is now else "rose" if before is None else "fell"
+        return None if before is now else "better" if before is None else "worse"
     change = 100 * (now - before)
     if abs(change) > points:
-        return "rose" if change > 0 else "fell"
+        return "better" if (change > 0) == metrics.get(metric.split()[-1]).higher_is_better else "worse"
     return "moved" if abs(change) >= SHOWN else None
 
 

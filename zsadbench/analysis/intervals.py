@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zsadbench.analysis.rows import MEAN, Column, Line, Name, Table, identity, name_methods
+from zsadbench.analysis.rows import MEAN, Line, Name, Table, identity, name_methods
 from zsadbench.errors import RecordError
-from zsadbench.metrics import bootstrap
+from zsadbench.metrics import Column, bootstrap
 from zsadbench.metrics.histograms import STEPS, Histograms, of_images
 from zsadbench.metrics.pro import Floats
 from zsadbench.records import pixel_files, results
@@ -108,7 +108,7 @@ class Resamples:
             self._measured[key] = {
                 (level, metric): values
                 for level, (histograms, limit) in found.items()
-                for metric, values in bootstrap.measure(histograms, weights, limit).items()
+                for metric, values in bootstrap.replicates(histograms, weights, limit).items()
             }
         return self._measured[key]
 
@@ -119,7 +119,7 @@ class Resamples:
                 f"{record.method} on {record.dataset}/{record.category} has pixel histograms of "
                 f"{len(histograms.negatives)} images and scores of {images}; delete its record and run the cell again."
             )
-        whole = bootstrap.measure(histograms, np.ones((1, images)), record.protocol["aupro_limit"])
+        whole = bootstrap.replicates(histograms, np.ones((1, images)), record.protocol["aupro_limit"])
         for metric, values in whole.items():
             self._error = max(self._error, abs(float(values[0]) - (record.pixel[metric] or 0)))
         return histograms

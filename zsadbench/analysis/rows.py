@@ -12,17 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
+from zsadbench import metrics
 from zsadbench.datasets import DatasetCard
 from zsadbench.errors import RecordError
+from zsadbench.metrics import Column
 from zsadbench.records.published import Key, Library, Number
 from zsadbench.records.results import Record, Status, mean
 
 Level = Literal["dataset", "category"]
-Column = tuple[str, str]  # ("image" or "pixel", metric)
-COLUMNS: tuple[Column, ...] = (
-    *(("image", metric) for metric in ("auroc", "f1_max", "ap")),
-    *(("pixel", metric) for metric in ("auroc", "f1_max", "ap", "aupro")),
-)
 SCOPES = {"image": "", "batch": ", batch", "category": ", transductive"}  # what setting.scope adds to "0-shot"
 FREE_FIELDS = (
     "precision",
@@ -178,12 +175,10 @@ def _cell(record: Record) -> str:
 
 def _columns(records: Iterable[Record]) -> tuple[Column, ...]:
     """Return the columns of every paper, then metrics that only these records have."""
-    found = {(level, metric) for record in records for level in ("image", "pixel") for metric in getattr(record, level)}
+    known = metrics.columns()
+    found = {(level, metric) for record in records for level in metrics.LEVELS for metric in getattr(record, level)}
     return tuple(
-        column
-        for level in ("image", "pixel")
-        for column in (*COLUMNS, *sorted(found - {*COLUMNS}))
-        if column[0] == level
+        column for level in metrics.LEVELS for column in (*known, *sorted(found - {*known})) if column[0] == level
     )
 
 
@@ -277,7 +272,7 @@ def _ranked(line: Line, rivals: Sequence[Line]) -> Line:
         others = [rival.values[column] for rival in rivals]
         everything = frozenset().union(*(other.covered for other in others))
         comparable = [other.percent for other in others if other.percent is not None and other.covered == everything]
-        best = sorted(set(comparable), reverse=True)[:2]
+        best = sorted(set(comparable), reverse=metrics.get(column[1]).higher_is_better)[:2]
         if len(comparable) > 1 and value.covered == everything and value.percent is not None and value.percent in best:
             value = replace(value, rank=best.index(value.percent) + 1)
         values[column] = value

@@ -16,8 +16,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from zsadbench import metrics
 from zsadbench.analysis.rows import SCOPES, Name, check_protocols, identity, name_methods, settle
-from zsadbench.errors import MissingDependency, RecordError
+from zsadbench.errors import MissingDependency, RecordError, UnknownName
 from zsadbench.records.results import Record, mean
 
 Floats = NDArray[np.float64]
@@ -66,13 +67,15 @@ class Ranking:
 def analyse(records: Iterable[Record], level: str, metric: str) -> Ranking:
     """Rank the methods of some records on one metric; rows whose checkpoint leaked do not take part.
 
-    Raises RecordError for records that must not be compared, NothingToCompare for fewer than two methods or no category
-    that all of them have, MissingDependency without the packages of the extra `report`.
+    Raises UnknownName for a level or metric that neither the list of metrics nor a record has, RecordError for records
+    that must not be compared, NothingToCompare for fewer than two methods or no category that all of them have,
+    MissingDependency without the packages of the extra `report`.
     """
     contest = Contest.of(records, level, metric)
     kind, blocks = _blocks(contest.common)
     values = np.array([[contest.mean(method, block) for method in contest.cells] for block in blocks.values()])
-    ranks = _average_ranks(values)
+    better = values if metrics.get(metric).higher_is_better else -values
+    ranks = _average_ranks(better)
     order = np.argsort(ranks, kind="stable")
     return Ranking(
         level,
@@ -84,7 +87,7 @@ def analyse(records: Iterable[Record], level: str, metric: str) -> Ranking:
         tuple(blocks),
         values[:, order],
         contest.left_out,
-        _tests(values[:, order]) if len(blocks) >= FEWEST_BLOCKS else None,
+        _tests(better[:, order]) if len(blocks) >= FEWEST_BLOCKS else None,
     )
 
 
@@ -105,6 +108,7 @@ class Contest:
         """Choose what takes part. Raises RecordError as `analyse` does."""
         records = [record for record in settle(records) if record.status == "done" and not record.setting.get("leak")]
         check_protocols(records)
+        _check_names(records, level, metric)
         names = name_methods(records)
         cells: dict[tuple[str, str], dict[Place, Record]] = {}
         for record in records:
@@ -143,6 +147,15 @@ class Contest:
         return average
 
 
+def _check_names(records: Iterable[Record], level: str, metric: str) -> None:
+    if level not in metrics.LEVELS:
+        raise UnknownName("level", level, metrics.LEVELS)
+    measured = (name for record in records for name in getattr(record, level))
+    known = dict.fromkeys((*metrics.names(level), *measured))
+    if metric not in known:
+        raise UnknownName(f"{level} metric", metric, known)
+
+
 def _setting(record: Record) -> str:
     return f"{record.setting.get('shots', 0)}-shot{SCOPES[record.setting.get('scope', 'image')]}"
 
@@ -165,7 +178,7 @@ def _average_ranks(values: Floats) -> Floats:
 
 
 def _tests(values: Floats) -> Tests:
-    """Test values [B, M], methods sorted by average rank."""
+    """Test values [B, M], higher is better, methods sorted by average rank."""
     from scipy.stats import friedmanchisquare, studentized_range
 
     try:

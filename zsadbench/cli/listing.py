@@ -26,11 +26,11 @@ def rows(kind: str) -> list[Row]:
 
 def render(lines: Sequence[Row]) -> str:
     """Return the lines as an aligned table."""
-    from tabulate import tabulate
+    from zsadbench.tables import sheet
 
     columns = list(dict.fromkeys(name for line in lines for name in line.facts))
     body = [[line.name, line.title, *(line.facts.get(column, "") for column in columns)] for line in lines]
-    return tabulate(body, headers=["name", "title", *columns], tablefmt="simple")
+    return sheet.plain(["name", "title", *columns], body)
 
 
 def _methods() -> list[Row]:

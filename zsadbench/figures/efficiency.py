@@ -40,8 +40,7 @@ def draw(rows: Sequence[Row], dataset: str) -> Drawing:
 
     Raises RecordError where they were measured on two devices, or where none has both time and quality.
     """
-    labels = [f"{level} {words.LABELS[metric]}" for level, metric in efficiency_table.QUALITY]
-    qualities = [f"{dataset} {label}" for label in labels]
+    qualities = [f"{dataset} {words.label(column)}" for column in efficiency_table.QUALITY]
     qualities = [quality for quality in qualities if any(_value(row, quality) is not None for row in rows)]
     shown = [row for row in rows if any(_value(row, quality) is not None for quality in qualities)]
     if not shown:

@@ -36,7 +36,7 @@ def draw(ranking: Ranking) -> Drawing:
         axes = figure.add_axes((side / width, 0, axis / width, 1))
         axes.set(xlim=(1, methods), ylim=(lines, -head - 0.4))
         axes.set_axis_off()
-        _draw_axis(axes, methods, f"Average rank, {words.LEVELS[ranking.level].lower()} {_metric(ranking)}", head)
+        _draw_axis(axes, methods, f"Average rank, {_label(ranking)}", head)
         for index, rank in enumerate(ranking.average_ranks):
             row = first + (index if index < left else methods - 1 - index)
             _draw_method(axes, float(rank), row, ranking.names[index].title, index < left, methods)
@@ -51,7 +51,7 @@ def draw(ranking: Ranking) -> Drawing:
 def caption(ranking: Ranking) -> str:
     """Return what was compared, over what, and what the bars mean."""
     kind = "categories" if ranking.kind == "category" else "datasets"
-    text = f"Average ranks on {ranking.level} {_metric(ranking)} over {len(ranking.blocks)} {kind}; 1 is best."
+    text = f"Average ranks on {_label(ranking)} over {len(ranking.blocks)} {kind}; 1 is best."
     tests = ranking.tests
     if tests is None:
         return f"{text} No test is made over fewer than {significance.FEWEST_BLOCKS} {kind}."
@@ -60,8 +60,8 @@ def caption(ranking: Ranking) -> str:
     return f"{text} {alike} (level {significance.ALPHA:g}, CD = {tests.critical_difference:.2f}).{friedman}"
 
 
-def _metric(ranking: Ranking) -> str:
-    return words.LABELS.get(ranking.metric, ranking.metric)
+def _label(ranking: Ranking) -> str:
+    return words.label((ranking.level, ranking.metric))
 
 
 def _draw_axis(axes: Axes, methods: int, label: str, head: float) -> None:

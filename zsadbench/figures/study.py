@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from zsadbench import datasets
-from zsadbench.analysis.rows import COLUMNS, MEAN, Column, arrange
+from zsadbench.analysis.rows import MEAN, arrange
 from zsadbench.datasets import DatasetCard
 from zsadbench.errors import RecordError, UnknownName
 from zsadbench.figures import drawing
 from zsadbench.figures.drawing import Drawing
+from zsadbench.metrics import Column, columns
 from zsadbench.records import published, results
 from zsadbench.records.results import Record
 from zsadbench.running import studies
@@ -135,7 +136,7 @@ def _draw_panel(panel: Axes, sweep: Sweep, block: str, column: Column) -> None:
                 panel.plot(sweep.numbers, points, clip_on=False, **look)
             else:
                 panel.plot(points, range(len(points)), linestyle="none", clip_on=False, **look)
-    panel.set_title(f"{words.LEVELS[column[0]]} {words.LABELS[column[1]]}")
+    panel.set_title(words.title(column))
     panel.grid(True)
     if shown:
         middle, half = (min(shown) + max(shown)) / 2, 0.6 * max(max(shown) - min(shown), NARROWEST)
@@ -156,7 +157,7 @@ def _lines(columns: Sequence[Column]) -> list[list[Column]]:
 def _columns(sweep: Sweep, metrics: Sequence[str]) -> list[Column]:
     """Return the columns that were asked for, or those that have numbers; the image metrics of a whole set first."""
     known = {column for one in sweep.series for (_, column), value in one.values.items() if value is not None}
-    names = {".".join(column): column for column in COLUMNS if column in known}
+    names = {".".join(column): column for column in columns() if column in known}
     for name in metrics:
         if name not in names:
             raise UnknownName("metric of the study", name, names)

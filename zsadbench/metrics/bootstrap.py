@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zsadbench import metrics
 from zsadbench.metrics.histograms import Histograms
-from zsadbench.metrics.pro import Floats, aupro
-from zsadbench.metrics.ranking import auroc, average_precision, f1_max
+from zsadbench.metrics.measure import Counts, measure
+from zsadbench.metrics.pro import Floats
 
 RESAMPLES = 1000  # the ends of a 95 % interval then vary by a few percent of its width
 CONFIDENCE = 0.95
@@ -39,20 +40,22 @@ def draw(names: Sequence[str], labels: NDArray[Any], seed: str, resamples: int =
     return weights
 
 
-def measure(histograms: Histograms, weights: NDArray[Any], aupro_limit: float | None = None) -> dict[str, Floats]:
-    """Return auroc, f1_max and ap of each row of weights [R, N] as [R] float64, NaN where undefined.
+def replicates(histograms: Histograms, weights: NDArray[Any], aupro_limit: float | None = None) -> dict[str, Floats]:
+    """Return every metric of each row of weights [R, N] as [R] float64, NaN where undefined.
 
-    With an `aupro_limit` also aupro, which needs regions.
+    Image level, or with an `aupro_limit` pixel level, whose histograms have regions.
     """
+    level = "image" if aupro_limit is None else "pixel"
     rows = []
     for start in range(0, len(weights), _AT_ONCE):
         for ranking, regions in histograms.rankings(weights[start : start + _AT_ONCE]):
-            values = [auroc(ranking), f1_max(ranking).value, average_precision(ranking)]
-            rows.append([*values, aupro(ranking, regions, aupro_limit)] if aupro_limit is not None else values)
+            counts = Counts(ranking) if aupro_limit is None else Counts(ranking, regions, aupro_limit)
+            rows.append([*measure(level, counts).values()])
+    names = metrics.names(level)
     table = np.array(rows, np.float64)  # None becomes NaN
-    table[np.isnan(table[:, 0])] = np.nan  # without one of the classes no metric says anything (as in records)
-    names = ("auroc", "f1_max", "ap", "aupro")
-    return dict(zip(names, table.T, strict=False))
+    undefined = np.isnan(table[:, names.index("auroc")])
+    table[undefined] = np.nan  # without one of the classes no metric says anything (as in records)
+    return dict(zip(names, table.T, strict=True))
 
 
 def interval(replicates: Floats, value: float) -> tuple[float, float]:

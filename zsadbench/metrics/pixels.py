@@ -1,4 +1,4 @@
-"""The four pixel metrics of one category, exact, from maps and masks that arrive in any number of pieces."""
+"""The pixel-level metrics of one category, exact, from maps and masks that arrive in any number of pieces."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from zsadbench.errors import MetricError
 from zsadbench.metrics.bounds import error_bounds
 from zsadbench.metrics.counts import Keys, NegativeCounts, key_scores, score_keys
 from zsadbench.metrics.histograms import choose_edges
-from zsadbench.metrics.pro import Floats, aupro, regions
-from zsadbench.metrics.ranking import Ranking, auroc, average_precision, f1_max
+from zsadbench.metrics.measure import Counts, measure
+from zsadbench.metrics.pro import Floats, regions
+from zsadbench.metrics.ranking import Ranking, f1_max
 
 _SIGN = 1 << 31  # turns a signed key into an unsigned one of the same order
 
@@ -80,7 +81,7 @@ class PixelCounts:
         self._positives.extend(other._positives)
 
     def compute(self) -> dict[str, float | None]:
-        """Return auroc, f1_max, ap and aupro of everything added so far, None where undefined; more may be added."""
+        """Return the pixel-level metrics of everything added so far, None where undefined; more may be added."""
         return dict(self._look().metrics)
 
     def facts(self) -> dict[str, Any]:
@@ -98,15 +99,9 @@ class PixelCounts:
     def _look(self) -> _Outcome:
         if self._outcome is None:
             ranking, weights, coarse = self._rank()
-            best = f1_max(ranking)
-            metrics = {
-                "auroc": auroc(ranking),
-                "f1_max": best.value,
-                "ap": average_precision(ranking),
-                "aupro": aupro(ranking, weights, self.aupro_limit),
-            }
+            metrics = measure("pixel", Counts(ranking, weights, self.aupro_limit))
             facts = {
-                "f1_max_threshold": best.threshold,
+                "f1_max_threshold": f1_max(ranking).threshold,
                 "regions": self._regions,
                 "positives": ranking.positives,
                 "negatives": ranking.negatives,

@@ -6,13 +6,10 @@ reduce to a `Ranking` first, and each metric has one implementation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-from zsadbench.errors import MetricError
 
 Counts = NDArray[np.int64]
 
@@ -83,28 +80,3 @@ def f1_max(ranking: Ranking) -> F1Max:
     f1 = 2 * hit / (hit + ranking.through + ranking.positives)
     best = int(np.argmax(f1))  # the first maximum is the largest threshold
     return F1Max(float(f1[best]), float(ranking.thresholds[best]))
-
-
-def image_metrics(
-    scores: NDArray[Any], labels: NDArray[Any], names: Sequence[str] | None = None
-) -> dict[str, float | None]:
-    """Return auroc, f1_max and ap of one score per image; None where undefined (docs/metrics.md#definitions).
-
-    scores: [N], any real dtype, higher is more anomalous; labels: [N], anomalous where > 0; names: N, for messages.
-    Raises MetricError when the shapes differ or a score is NaN or infinite, naming the image.
-    """
-    scores, labels = np.asarray(scores), np.asarray(labels)
-    if scores.ndim != 1 or scores.shape != labels.shape:
-        raise MetricError(
-            f"Image scores have shape {scores.shape} and labels {labels.shape}; "
-            "expected [N] and [N], one score and one label per image."
-        )
-    wrong = np.flatnonzero(~np.isfinite(scores))
-    if wrong.size:
-        image = names[wrong[0]] if names is not None else f"#{wrong[0]}"
-        raise MetricError(
-            f"The score of image {image} is {scores[wrong[0]]}; metrics need finite scores. "
-            "Check what the method returned for it."
-        )
-    ranking = rank(scores, labels)
-    return {"auroc": auroc(ranking), "f1_max": f1_max(ranking).value, "ap": average_precision(ranking)}

@@ -12,14 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from zsadbench import metrics
 from zsadbench.errors import RecordError
 
-# level -> metrics that may be printed for it; all but efficiency are percentages
-METRICS: dict[str, tuple[str, ...]] = {
-    "image": ("auroc", "f1_max", "ap"),
-    "pixel": ("auroc", "f1_max", "ap", "aupro"),
-    "efficiency": ("params_m", "train_memory_gb", "epoch_time_min", "latency_ms"),
-}
+EFFICIENCY = ("params_m", "train_memory_gb", "epoch_time_min", "latency_ms")  # metrics that are no percentages
 
 
 class Number(NamedTuple):
@@ -170,12 +166,11 @@ def _load_source(path: Path) -> list[Number]:
 def _parse(path: Path, line: int, row: dict[str, str]) -> Number:
     place = f"{path}, line {line}"
     level, metric = row["level"], row["metric"]
-    if level not in METRICS:
-        raise RecordError(f"{place}: level is {level!r}; expected one of {', '.join(METRICS)}.")
-    if metric not in METRICS[level]:
-        raise RecordError(
-            f"{place}: metric is {metric!r}; expected one of {', '.join(METRICS[level])} at level {level}."
-        )
+    if level not in (*metrics.LEVELS, "efficiency"):
+        raise RecordError(f"{place}: level is {level!r}; expected one of {', '.join(metrics.LEVELS)}, efficiency.")
+    known = EFFICIENCY if level == "efficiency" else metrics.names(level)
+    if metric not in known:
+        raise RecordError(f"{place}: metric is {metric!r}; expected one of {', '.join(known)} at level {level}.")
     if row["suspect"] not in ("", "yes"):
         raise RecordError(f"{place}: suspect is {row['suspect']!r}; expected yes or nothing.")
     limit = math.inf if level == "efficiency" else 100.0

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from zsadbench.analysis.rows import Column, Line, Name, Table, Value
+from zsadbench.analysis.rows import Line, Name, Table, Value
 from zsadbench.figures.map_samples import ranking_errors
+from zsadbench.metrics import Column
 from zsadbench.records.results import ImageScore, Record
 from zsadbench.tables import words
+from zsadbench.tables.sheet import DASH
 
 MOST_WRONG = 10  # samples of a category
 
@@ -37,9 +39,9 @@ def results(table: Table, lines: Sequence[Line]) -> Grid:
         if line.status == "done":
             numbers = [_number(line.values[column], line) for column in table.columns]
         else:
-            numbers = [Cell(words.STATUSES[line.status])] + [Cell(words.DASH)] * (len(table.columns) - 1)
-        rows.append((*(Cell(text or words.DASH) for text in texts), *numbers))
-    return Grid(("Method", "Setting", "Trained on", *map(_title, table.columns)), tuple(rows))
+            numbers = [Cell(words.STATUSES[line.status])] + [Cell(DASH)] * (len(table.columns) - 1)
+        rows.append((*(Cell(text or DASH) for text in texts), *numbers))
+    return Grid(("Method", "Setting", "Trained on", *map(words.title, table.columns)), tuple(rows))
 
 
 def differences(first: Iterable[Table], second: Iterable[Table]) -> Grid:
@@ -53,7 +55,7 @@ def differences(first: Iterable[Table], second: Iterable[Table]) -> Grid:
                 a, b = (_percent(one, column) for one in (line, other) if one)
                 if a is not None and b is not None:
                     values = Cell(words.percent(a), a), Cell(words.percent(b), b), Cell(f"{b - a:+z.2f}", b - a)
-                    rows.append((Cell(table.title), Cell(line.name.title), Cell(_title(column)), *values))
+                    rows.append((Cell(table.title), Cell(line.name.title), Cell(words.title(column)), *values))
     return Grid(("Dataset", "Method", "Metric", "This run", "Other run", "Difference"), tuple(rows))
 
 
@@ -77,7 +79,7 @@ def methods(records: Iterable[Record], names: Mapping[str, Name]) -> Grid:
         versions = ", ".join(f"{name} {value}" for name, value in environment.items() if name != "device")
         title = names[record.fingerprint].title
         rows[title] = tuple(
-            Cell(text or words.DASH)
+            Cell(text or DASH)
             for text in (
                 title,
                 ", ".join(f"{name}={value}" for name, value in record.options.items()),
@@ -104,10 +106,6 @@ def data(records: Iterable[Record]) -> Grid:
         for record in records
     }
     return Grid(("Dataset", "Category", "Images", "Sample list (sha256)"), tuple(rows.values()))
-
-
-def _title(column: Column) -> str:
-    return f"{words.LEVELS[column[0]]} {words.LABELS.get(column[1], column[1])}"
 
 
 def _percent(line: Line, column: Column) -> float | None:

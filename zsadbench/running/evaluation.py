@@ -18,6 +18,8 @@ from zsadbench.data.images import read_header
 from zsadbench.datasets import Dataset, Sample
 from zsadbench.methods import Method
 from zsadbench.metrics.histograms import Histograms, pixel_histograms
+from zsadbench.metrics.measure import image_metrics
+from zsadbench.metrics.pixels import PixelCounts
 from zsadbench.protocol import Protocol
 
 
@@ -76,11 +78,11 @@ def evaluate(
     `scores` is [N]; each call of `maps` yields (index of the first image, maps [B, h, w] as predicted), together N
     images in order. It is called twice: histograms need edges, and good edges are known once all scores are counted.
     """
-    image = _defined(metrics.image_metrics(scores, truth.labels, names=truth.names))
+    image = _defined(image_metrics(scores, truth.labels, names=truth.names))
     details: dict[str, Any] = {"normal": int((truth.labels == 0).sum()), "anomalous": int((truth.labels == 1).sum())}
     if not truth.has_masks:
-        return Evaluation(image, dict.fromkeys(metrics.METRICS["pixel"]), details)
-    counts = metrics.PixelCounts(aupro_limit=protocol.aupro_limit)
+        return Evaluation(image, dict.fromkeys(metrics.names("pixel")), details)
+    counts = PixelCounts(aupro_limit=protocol.aupro_limit)
     for start, finished, masks_ in _pixels(truth, method, maps(), protocol):
         counts.update(finished, masks_, truth.names[start : start + len(finished)])
     pixel = _defined(counts.compute())

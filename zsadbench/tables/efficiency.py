@@ -7,22 +7,19 @@ brackets.
 
 from __future__ import annotations
 
-import csv
-import html
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tabulate import tabulate
-
 from zsadbench import datasets
-from zsadbench.analysis.rows import SCOPES, Column, Line, Table, arrange, identity, name_methods, settle
+from zsadbench.analysis.rows import SCOPES, Line, Table, arrange, identity, name_methods, settle
 from zsadbench.datasets import DatasetCard
+from zsadbench.metrics import Column
 from zsadbench.records.efficiency import EfficiencyRecord, load_run
 from zsadbench.records.published import Library, Number
 from zsadbench.records.results import Record
-from zsadbench.tables import latex, words
+from zsadbench.tables import sheet, words
+from zsadbench.tables.sheet import DASH, Sheet
 
 QUALITY: tuple[Column, ...] = (("image", "auroc"), ("pixel", "ap"))  # of Table S1, for each dataset
 SAME = ("spec", "size", "activation", "pos_embed")  # what an encoder must have in common with that of a quality
@@ -62,8 +59,8 @@ def render(
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(device(row.record), []).append(row)
-    notes = [*_notes(rows, efficiency, library)]
-    return (_latex if format == "latex" else _markdown)(groups, notes)
+    sheets = [_sheet(f"Efficiency on {device}", group) for device, group in groups.items()]
+    return (sheet.latex if format == "latex" else sheet.markdown)(sheets, [*_notes(rows, efficiency, library)])
 
 
 def render_runs(folders: Sequence[Path], records: Sequence[Record], format: str, published: bool) -> str:
@@ -91,7 +88,7 @@ def collect(
         title = f"{record.title} ({preset})" if preset else record.title
         setting = f"{record.setting['shots']}-shot{SCOPES[record.setting['scope']]}"
         size = f", {record.encoder['size']} px" if record.encoder else ""
-        encoder = f"{record.encoder.get('spec', words.DASH)}{size}"
+        encoder = f"{record.encoder.get('spec', DASH)}{size}"
         texts = title + (STAR if record.random_weights else ""), setting, encoder
         yield Row(record, texts, (*_efficiency(record, library), *quality.cells(record)))
 
@@ -148,7 +145,7 @@ class _Quality:
                 yield self._cell(table, line, column)
 
     def _cell(self, table: Table, line: Line | None, column: Column) -> Cell:
-        title = f"{table.title} {column[0]} {words.LABELS[column[1]]}"
+        title = f"{table.title} {words.label(column)}"
         if line is None:
             return Cell(title, None, 1)
         value = line.values[column]
@@ -157,6 +154,12 @@ class _Quality:
 
 
 def _notes(rows: Sequence[Row], efficiency: Sequence[EfficiencyRecord], library: Library | None) -> Iterator[str]:
+    if rows:
+        yield from _notes_on_rows(rows, library)
+    yield from (f"{record.method}: {record.reason}" for record in efficiency if record.status != "done")
+
+
+def _notes_on_rows(rows: Sequence[Row], library: Library | None) -> Iterator[str]:
     records = [row.record for row in rows]
     yield from dict.fromkeys(f"Timed: {record.timed}" for record in records)
     yield (
@@ -177,7 +180,6 @@ def _notes(rows: Sequence[Row], efficiency: Sequence[EfficiencyRecord], library:
     if library is not None and places:
         told = "; ".join(f"{library.citations[source]} (table {table})" for source, table in sorted(places))
         yield f"In round brackets: published values, on other devices and with other timing scopes. {told}."
-    yield from (f"{record.method}: {record.reason}" for record in efficiency if record.status != "done")
 
 
 def _training_notes(records: Sequence[EfficiencyRecord]) -> Iterator[str]:
@@ -189,67 +191,30 @@ def _training_notes(records: Sequence[EfficiencyRecord]) -> Iterator[str]:
 
 
 def _text(cell: Cell) -> str:
-    value = words.DASH if cell.value is None else f"{cell.value:.{cell.digits}f}"
+    value = DASH if cell.value is None else f"{cell.value:.{cell.digits}f}"
     published = f"({cell.published.value:g})" if cell.published else ""
     return " ".join(filter(None, [value, cell.mark, published]))
 
 
-def _body(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the lines of a table, without columns that have no value in it."""
+def _sheet(title: str, rows: Sequence[Row]) -> Sheet:
+    """Return the sheet of one device, without columns that have no value in it."""
     columns = [cells for cells in zip(*(row.cells for row in rows), strict=True) if any(map(_is_filled, cells))]
-    head = ["Method", "Setting", "Encoder", *(cells[0].column for cells in columns)]
-    return head, [[*row.texts, *(_text(cells[i]) for cells in columns)] for i, row in enumerate(rows)]
+    head = ("Method", "Setting", "Encoder", *(cells[0].column for cells in columns))
+    lines = [sheet.row([*row.texts, *(_text(cells[i]) for cells in columns)]) for i, row in enumerate(rows)]
+    return Sheet(title, head, len(rows[0].texts), tuple(lines))
 
 
 def _is_filled(cell: Cell) -> bool:
     return cell.value is not None or cell.published is not None
 
 
-def _markdown(groups: Mapping[str, Sequence[Row]], notes: Sequence[str]) -> str:
-    parts = []
-    for title, rows in groups.items():
-        head, body = _body(rows)
-        cells = [[html.escape(text, quote=False).replace(STAR, rf"\{STAR}") for text in line] for line in body]
-        parts += [
-            f"### Efficiency on {title}",
-            tabulate(cells, head, tablefmt="pipe", disable_numparse=True, colalign=_sides(head)),
-        ]
-    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)]) + "\n"
-
-
-def _latex(groups: Mapping[str, Sequence[Row]], notes: Sequence[str]) -> str:
-    parts = []
-    for title, rows in groups.items():
-        head, body = _body(rows)
-        table = tabulate(body, head, tablefmt="latex_booktabs", disable_numparse=True, colalign=_sides(head))
-        caption = latex.escape(f"Efficiency on {title}.")
-        parts.append("\n".join([r"\begin{table}[tp]", r"\centering\footnotesize", rf"\caption{{{caption}}}", table]))
-    below = [r"\par\medskip\raggedright", "\\par\n".join(latex.escape(note) for note in notes), r"\end{table}", ""]
-    return "\n\\end{table}\n".join(parts) + "\n" + "\n".join(below)
-
-
-def _sides(head: Sequence[str]) -> tuple[str, ...]:
-    return ("left",) * 3 + ("right",) * (len(head) - 3)
-
-
 def _csv(rows: Sequence[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     columns = [cell.column for cell in rows[0].cells] if rows else []
-    writer.writerow(
-        [
-            "method",
-            "setting",
-            "encoder",
-            "random weights",
-            "device",
-            *columns,
-            *(f"published {name}" for name in columns),
-        ]
-    )
+    facts = ["method", "setting", "encoder", "random weights", "device"]
+    lines = []
     for row in rows:
-        published = [cell.published.value if cell.published else None for cell in row.cells]
         record = row.record
-        facts = [record.method, row.texts[1], row.texts[2], record.random_weights, device(record)]
-        writer.writerow([*facts, *(cell.value for cell in row.cells), *published])
-    return text.getvalue()
+        values = [record.method, row.texts[1], row.texts[2], record.random_weights, device(record)]
+        published = [cell.published.value if cell.published else None for cell in row.cells]
+        lines.append([*values, *(cell.value for cell in row.cells), *published])
+    return sheet.tidy_csv([*facts, *columns, *(f"published {name}" for name in columns)], lines)

@@ -4,32 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tabulate import tabulate
-
 from zsadbench.analysis.gate import Baseline, Change
-from zsadbench.tables import words
+from zsadbench.tables import sheet, words
+from zsadbench.tables.sheet import DASH, Sheet
+
+HEAD = ("", "Cell", "Metric", "Baseline", "Now", "Change")
 
 
 def render(changes: Sequence[Change], baseline: Baseline) -> str:
     """Return the diff as Markdown: what moved and by how much, which cells are missing or new, and the verdict."""
     failed = sum(change.fails for change in changes)
     moved = sum(change.verdict == "moved" for change in changes)
-    lines = [_line(change) for change in changes if change.verdict != "moved"]
-    head = ["", "Cell", "Metric", "Baseline", "Now", "Change"]
-    sides = ("left", "left", "left", "right", "right", "right")
-    table = tabulate(lines, head, tablefmt="pipe", disable_numparse=True, colalign=sides) + "\n\n" if lines else ""
+    rows = tuple(sheet.row(_texts(change)) for change in changes if change.verdict != "moved")
+    table = sheet.markdown([Sheet("", HEAD, 3, rows)]) + "\n" if rows else ""
     within = f"; {moved} numbers moved within their tolerance" if moved else ""
-    verdict = f"{failed} fell or are missing" if failed else "nothing fell"
-    return f"{table}Gate over {len(baseline.cells)} cells: {verdict}{within}."
+    verdict = f"{failed} worse or missing" if failed else "nothing got worse"
+    return f"{table}Gate over {words.count(len(baseline.cells), 'cell')}: {verdict}{within}."
 
 
-def _line(change: Change) -> list[str]:
+def _texts(change: Change) -> list[str]:
     before, now = change.before, change.now
-    difference = f"{100 * (now - before):+.2f}" if before is not None and now is not None else words.DASH
+    difference = f"{100 * (now - before):+.2f}" if before is not None and now is not None else DASH
     if not change.metric:
-        return [change.verdict, change.cell, change.reason, words.DASH, words.DASH, words.DASH]
+        return [change.verdict, change.cell, change.reason, DASH, DASH, DASH]
     return [change.verdict, change.cell, change.metric, _percent(before), _percent(now), difference]
 
 
 def _percent(value: float | None) -> str:
-    return words.DASH if value is None else f"{100 * value:.2f}"
+    return DASH if value is None else f"{100 * value:.2f}"

@@ -1,34 +1,31 @@
 """Tables of results as Markdown, LaTeX and tidy CSV. Nothing is evaluated here; rounding happens in the printing alone.
 
 Markdown has one table per dataset: with seven metrics a second dataset beside it would fit neither a terminal nor a
-README. LaTeX sets two datasets side by side, as papers do (`zsadbench.tables.latex`). All values are percent, with one
-decimal; CSV has every digit. Published numbers stand in brackets beside measured ones and are never ranked or averaged.
+README. LaTeX sets two datasets side by side, as papers do. All values are percent, with one decimal; CSV has every
+digit. Published numbers stand in brackets beside measured ones and are never ranked or averaged.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from tabulate import tabulate
-
-from zsadbench import datasets
-from zsadbench.analysis.rows import MEAN, Column, Level, Line, Table, Value, arrange, name_methods, settle
+from zsadbench import datasets, metrics
+from zsadbench.analysis.rows import MEAN, Level, Line, Table, Value, arrange, name_methods, settle
 from zsadbench.analysis.seeds import over_seeds
 from zsadbench.datasets import DatasetCard
 from zsadbench.errors import RecordError, UnknownName
+from zsadbench.metrics import Column
 from zsadbench.records.published import Library
 from zsadbench.records.results import Record
-from zsadbench.tables import latex, words
+from zsadbench.tables import sheet, words
+from zsadbench.tables.sheet import DASH, FORMATS, Cell, Sheet
 
 if TYPE_CHECKING:
     from zsadbench.analysis.intervals import Resamples
 
-FORMATS = ("md", "latex", "csv")
 LEVELS = ("dataset", "category")
+SIDE_BY_SIDE = 2  # datasets; at seven metrics each, what a landscape page or a two-column spread holds
 
 
 class Row(NamedTuple):
@@ -96,12 +93,17 @@ def render(
         tables = resamples.beside(tables, records)
     if format == "csv":
         optional = [*(("low", "high") if resamples is not None else ()), *(("std", "n_seeds") if seeds else ())]
-        return _csv(_tidy(tables), optional)
-    below = [words.notes_below(table, records) for table in tables]
+        fields = [name for name in Row._fields if name not in Row._field_defaults or name in optional]
+        return sheet.tidy_csv(fields, ([getattr(row, name) for name in fields] for row in _tidy(tables)))
+    below = {table.dataset: words.notes_below(table, records) for table in tables}
     notes = words.notes(tables, records, name_methods(records), library)
     if resamples is not None:
         notes.insert(1, resamples.note())
-    return (latex.render if format == "latex" else _markdown)(tables, below, notes)
+    if format == "latex":
+        step = _tables_side_by_side(tables)
+        blocks = [tables[start : start + step] for start in range(0, len(tables), step)]
+        return sheet.latex([_spread(block, below) for block in blocks], notes)
+    return sheet.markdown([_single(table, below) for table in tables], notes)
 
 
 def _shipped_cards() -> dict[str, DatasetCard]:
@@ -138,66 +140,110 @@ def _row(table: Table, line: Line, column: Column, value: Value) -> Row:
     )
 
 
-def _csv(numbers: Iterable[Row], optional: Sequence[str]) -> str:
-    fields = [name for name in Row._fields if name not in Row._field_defaults or name in optional]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(fields)
-    writer.writerows(
-        [getattr(number, name) for name in fields] for number in numbers
-    )  # None becomes an empty field, a float its shortest exact form
-    return text.getvalue()
+def _single(table: Table, below: Mapping[str, Sequence[str]]) -> Sheet:
+    """Return the sheet of one dataset."""
+    texts = _text_columns([table])
+    lines = [sheet.Row((*_texts(line, line.trained_on, texts), *_numbers(table, line))) for line in table.lines]
+    head = (*texts, *map(words.label, table.columns))
+    return Sheet(table.title, head, len(texts), tuple(lines), tuple(below[table.dataset]))
 
 
-def _markdown(tables: Sequence[Table], below: Sequence[list[str]], notes: Sequence[str]) -> str:
-    parts = []
-    for table, reasons in zip(tables, below, strict=True):
-        parts += [f"### {escape_markdown(table.title)}", _markdown_table(table)]
-        if reasons:
-            parts.append("\n".join(f"- {escape_markdown(reason)}" for reason in reasons))
-    parts.append("\n".join(f"- {escape_markdown(note)}" for note in notes))
-    return "\n\n".join(parts) + "\n"
+def _tables_side_by_side(tables: Sequence[Table]) -> int:
+    """Return how many datasets LaTeX sets beside each other.
+
+    With categories as rows, more than the measured number in the cells, or a mark at some row (a leak, lacking
+    categories), each dataset has a table of its own: there is no room, and a mark must not be read as if it were about
+    both.
+    """
+    lines = [line for table in tables for line in table.lines]
+    wide = any(
+        value.published or value.interval or value.deviation is not None
+        for line in lines
+        for value in line.values.values()
+    )
+    return 1 if wide or any(line.category != MEAN or words.marks(line) for line in lines) else SIDE_BY_SIDE
 
 
-def _markdown_table(table: Table) -> str:
-    by_category = any(line.category != MEAN for line in table.lines)
-    text_columns = [*(["Category"] if by_category else []), "Method", "Setting", "Trained on"]
-    labels = [f"{level} {words.LABELS.get(metric, escape_markdown(metric))}" for level, metric in table.columns]
-    body = []
-    for line in table.lines:
-        texts = [
-            *([line.category] if by_category else []),
-            " ".join([line.name.title, *words.marks(line)]),
-            line.setting or words.DASH,
-        ]
-        cells = [escape_markdown(text) for text in (*texts, line.trained_on or words.DASH)]
-        body.append(cells + _numbers(table, line))
-    sides = ("left",) * len(text_columns) + ("right",) * len(labels)
-    return tabulate(body, [*text_columns, *labels], tablefmt="pipe", disable_numparse=True, colalign=sides)
+def _spread(tables: Sequence[Table], below: Mapping[str, Sequence[str]]) -> Sheet:
+    """Return the sheet of datasets side by side, the image and pixel metrics of each under a rule."""
+    texts = _text_columns(tables)
+    blank = [("", 1)] * len(texts)
+    titles = [(table.title, len(table.columns)) for table in tables]
+    levels = [
+        (level.capitalize(), sum(column[0] == level for column in table.columns))
+        for table in tables
+        for level in metrics.LEVELS
+    ]
+    head = (*texts, *(metrics.get(metric).title for table in tables for _, metric in table.columns))
+    return Sheet(
+        f"Anomaly detection on {' and '.join(table.title for table in tables)}",
+        head,
+        len(texts),
+        tuple(_spread_rows(tables, texts)),
+        tuple(note for table in tables for note in below[table.dataset]),
+        ((*blank, *titles), (*blank, *levels)),
+    )
 
 
-def _numbers(table: Table, line: Line) -> list[str]:
+def _spread_rows(tables: Sequence[Table], texts: Sequence[str]) -> Iterator[sheet.Row]:
+    """Yield one row per method and category, with the line of each dataset; a category is named in its first row."""
+    found = [{(line.name, line.category): line for line in table.lines} for table in tables]
+    rows = [[lines.get(key) for lines in found] for key in {key: None for lines in found for key in lines}]
+    several = len({name for lines in found for name, _ in lines}) > 1
+    before: Line | None = None
+    for row, line in sorted(((row, _first(row)) for row in rows), key=lambda pair: pair[1].order):
+        trained_on = " / ".join(dict.fromkeys(own.trained_on for own in row if own and own.trained_on))
+        cells = _texts(line, trained_on, texts)
+        if "Category" in texts and before and before.category == line.category:
+            cells[0] = Cell()
+        numbers = [cell for table, own in zip(tables, row, strict=True) for cell in _numbers(table, own)]
+        yield sheet.Row((*cells, *numbers), _above(before, line, "Category" in texts, several))
+        before = line
+
+
+def _first(row: Sequence[Line | None]) -> Line:
+    """Return the line that names a row and places it: a finished one, if there is one."""
+    return min((line for line in row if line), key=lambda line: line.order)
+
+
+def _above(before: Line | None, line: Line, by_category: bool, several: bool) -> Literal["", "rule", "space"]:
+    """Set off the mean of categories by a rule, and settings, or categories of several rows, by space."""
+    if before is None:
+        return ""
+    if not by_category:
+        return "space" if before.setting != line.setting else ""
+    if before.category == line.category:
+        return ""
+    return "rule" if line.category == MEAN else "space" if several else ""
+
+
+def _text_columns(tables: Sequence[Table]) -> list[str]:
+    by_category = any(line.category != MEAN for table in tables for line in table.lines)
+    return [*(["Category"] if by_category else []), "Method", "Setting", "Trained on"]
+
+
+def _texts(line: Line, trained_on: str, columns: Sequence[str]) -> list[Cell]:
+    name = " ".join([line.name.title, *words.marks(line)])
+    texts = {"Category": line.category, "Method": name, "Setting": line.setting, "Trained on": trained_on}
+    return [Cell(texts[column] or DASH) for column in columns]
+
+
+def _numbers(table: Table, line: Line | None) -> list[Cell]:
+    if line is None:
+        return [Cell(DASH)] * len(table.columns)
     if line.status != "done":
-        return [words.STATUSES[line.status]] + [words.DASH] * (len(table.columns) - 1)
-    return [_number(line, line.values[column]) for column in table.columns]
+        return [Cell(words.STATUSES[line.status], columns=len(table.columns))]
+    return [_number(line, column[1], line.values[column]) for column in table.columns]
 
 
-def _number(line: Line, value: Value) -> str:
-    marks = {1: ("**", "**"), 2: ("<u>", "</u>"), 0: ("", "")}[value.rank]
-    parts = [words.percent(value.percent).join(marks)]
-    if value.interval:
-        parts.append(f"[{words.percent(value.interval[0])}, {words.percent(value.interval[1])}]")
-    if value.deviation is not None:
-        parts.append(f"± {words.percent(value.deviation)}")
-    if words.gap(value, line):
-        parts.append(f"[{words.gap(value, line)}]")
-    if value.published:
-        parts.append(f"({words.percent(value.published.value)})")
-    return " ".join(parts)
-
-
-def escape_markdown(text: str) -> str:
-    """Escape what Markdown would read as markup; an underscore inside a word stays, because Markdown keeps it."""
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    text = re.sub(r"([\\`*|]|\](?=[(\[]))", r"\\\1", text)
-    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", " ".join(text.split()))
+def _number(line: Line, metric: str, value: Value) -> Cell:
+    deviation = f"± {words.percent(value.deviation, metric)}" if value.deviation is not None else ""
+    gap = f"[{words.gap(value, line)}]" if words.gap(value, line) else ""
+    interval = value.interval
+    return Cell(
+        words.percent(value.percent, metric),
+        value.rank,
+        (words.percent(interval[0], metric), words.percent(interval[1], metric)) if interval else None,
+        tuple(filter(None, [deviation, gap])),
+        f"({words.percent(value.published.value, metric)})" if value.published else "",
+    )

@@ -4,37 +4,24 @@ before it is printed; CSV has one number a line, of every metric.
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
-from typing import NamedTuple
 
 import numpy as np
-from tabulate import tabulate
 
-from zsadbench import datasets
+from zsadbench import datasets, metrics
 from zsadbench.analysis.differences import Differences, compare
 from zsadbench.analysis.intervals import Resamples
-from zsadbench.analysis.rows import COLUMNS, Column, name_methods
+from zsadbench.analysis.rows import name_methods
 from zsadbench.analysis.significance import ALPHA, FEWEST_BLOCKS, NothingToCompare, Ranking, analyse
+from zsadbench.metrics import Column
 from zsadbench.records.results import Record
-from zsadbench.tables import latex, words
-from zsadbench.tables.quality import escape_markdown
+from zsadbench.tables import sheet, words
+from zsadbench.tables.sheet import Cell, Sheet
 
 PAIRS: tuple[Column, ...] = (("image", "auroc"), ("pixel", "aupro"))  # metrics whose pairs are printed; CSV has all
 FIELDS = ("test", "dataset", "level", "metric", "method", "setting", "other", "other_setting", "value", "p")
-
-
-class Section(NamedTuple):
-    """One printed table."""
-
-    title: str
-    head: tuple[str, ...]
-    texts: int  # columns of text, which come first
-    body: list[tuple[str, ...]]
-    bold: set[tuple[int, int]]  # (line, column)
-    notes: list[str]
 
 
 def render(records: Sequence[Record], resamples: Resamples, format: str = "md") -> str:
@@ -46,7 +33,7 @@ def render(records: Sequence[Record], resamples: Resamples, format: str = "md") 
     rankings: list[Ranking] = []
     differences: list[Differences] = []
     problems: dict[str, None] = {}
-    for column in COLUMNS:
+    for column in metrics.columns():
         try:
             rankings.append(analyse(records, *column))
         except NothingToCompare as error:
@@ -54,7 +41,7 @@ def render(records: Sequence[Record], resamples: Resamples, format: str = "md") 
     if not rankings:
         raise NothingToCompare(next(iter(problems)))
     for dataset in dict.fromkeys(record.dataset for record in records):
-        for column in COLUMNS if format == "csv" else PAIRS:
+        for column in metrics.columns() if format == "csv" else PAIRS:
             try:
                 differences.append(compare(records, resamples, dataset, *column))
             except NothingToCompare as error:
@@ -62,35 +49,36 @@ def render(records: Sequence[Record], resamples: Resamples, format: str = "md") 
     if format == "csv":
         return _csv(rankings, differences)
     titles = {listing.name: listing.card.title for listing in datasets.available() if listing.card}
-    sections = [_ranks(rankings), *(_pairs(one, titles.get(one.dataset, one.dataset)) for one in differences)]
+    sheets = [_ranks(rankings), *(_pairs(one, titles.get(one.dataset, one.dataset)) for one in differences)]
     done = [record for record in records if record.status == "done"]
     leaks = dict.fromkeys(f"{record.method} on {record.dataset}" for record in done if record.setting.get("leak"))
     told = [f"Left out, because the checkpoint was trained on the dataset: {', '.join(leaks)}."] if leaks else []
-    sections[-1].notes.extend([*problems, *told, *words.conditions(done, name_methods(done))])
-    return (_latex if format == "latex" else _markdown)(sections)
+    more = (*problems, *told, *words.conditions(done, name_methods(done)))
+    sheets[-1] = replace(sheets[-1], notes=(*sheets[-1].notes, *more))
+    return (sheet.latex if format == "latex" else sheet.markdown)(sheets)
 
 
-def _ranks(rankings: Sequence[Ranking]) -> Section:
+def _ranks(rankings: Sequence[Ranking]) -> Sheet:
     """One line a method, in the order of the first metric; one column a metric."""
     first = rankings[0]
     body = []
     for name, setting in zip(first.names, first.settings, strict=True):
         ranks = [one.average_ranks[one.names.index(name)] for one in rankings]
-        body.append((name.title, setting, *(f"{rank:.2f}" for rank in ranks)))
+        body.append([name.title, setting, *(f"{rank:.2f}" for rank in ranks)])
     tests = [one.tests for one in rankings]
     if any(tests):
-        differences = [f"{test.critical_difference:.2f}" if test else words.DASH for test in tests]
-        body.append(("Friedman, p", "", *(_p(test.friedman_p if test else None) for test in tests)))
-        body.append(("critical difference", "", *differences))
-    head = ("Method", "Setting", *(_label(one.level, one.metric) for one in rankings))
-    return Section("Average ranks", head, 2, body, set(), list(_rank_notes(rankings)))
+        differences = [f"{test.critical_difference:.2f}" if test else sheet.DASH for test in tests]
+        body.append(["Friedman, p", "", *(_p(test.friedman_p if test else None) for test in tests)])
+        body.append(["critical difference", "", *differences])
+    head = ("Method", "Setting", *map(_label, rankings))
+    return Sheet("Average ranks", head, 2, tuple(map(sheet.row, body)), tuple(_rank_notes(rankings)))
 
 
 def _rank_notes(rankings: Sequence[Ranking]) -> Iterator[str]:
     blocks: dict[tuple[int, str], list[str]] = {}
     for one in rankings:
         kind = "datasets" if one.kind == "dataset" else "categories"
-        blocks.setdefault((len(one.blocks), kind), []).append(_label(one.level, one.metric))
+        blocks.setdefault((len(one.blocks), kind), []).append(_label(one))
     for (count, kind), labels in blocks.items():
         which = "" if len(blocks) == 1 else f" for {', '.join(labels)}"
         yield f"1 is best. Average ranks over {count} {kind}{which}; methods of all settings are ranked together."
@@ -103,7 +91,7 @@ def _rank_notes(rankings: Sequence[Ranking]) -> Iterator[str]:
             runs = [" = ".join(name.title for name in one.names[i : j + 1]) for i, j in one.tests.groups()]
             p = one.tests.wilcoxon_p[np.triu_indices(len(one.names), 1)]
             yield (
-                f"{_label(one.level, one.metric)}, not told apart by Nemenyi's test at {ALPHA:g}: "
+                f"{_label(one)}, not told apart by Nemenyi's test at {ALPHA:g}: "
                 f"{'; '.join(runs) or 'no two methods'}. Wilcoxon's test, Holm-corrected, tells {(p < ALPHA).sum()} of "
                 f"{p.size} pairs apart (--format csv lists them)."
             )
@@ -112,15 +100,16 @@ def _rank_notes(rankings: Sequence[Ranking]) -> Iterator[str]:
         yield f"Left out for some metric, because some method has no value there: {', '.join(left_out)}."
 
 
-def _pairs(one: Differences, title: str) -> Section:
+def _pairs(one: Differences, title: str) -> Sheet:
     """One line and one numbered column a method, the best first; differences above the diagonal."""
     count = len(one.names)
-    body: list[tuple[str, ...]] = []
-    bold: set[tuple[int, int]] = set()
+    rows = []
     for i in range(count):
-        differences = [f"{one.points[i, j]:.1f}" if j > i else "" for j in range(1, count)]
-        body.append((f"{i + 1} {one.names[i].title}", one.settings[i], words.percent(one.values[i]), *differences))
-        bold |= {(i, 2 + j) for j in range(i + 1, count) if one.p[i, j] < ALPHA}
+        texts = f"{i + 1} {one.names[i].title}", one.settings[i], words.percent(one.values[i], one.metric)
+        differences = [
+            Cell(f"{one.points[i, j]:.1f}", rank=int(one.p[i, j] < ALPHA)) if j > i else Cell() for j in range(1, count)
+        ]
+        rows.append(sheet.Row((*map(Cell, texts), *differences)))
     head = ("Method", "Setting", "mean", *(str(j + 1) for j in range(1, count)))
     notes = [
         f"Percent points by which a method is better than the one of the column's number, over {one.categories} "
@@ -129,84 +118,27 @@ def _pairs(one: Differences, title: str) -> Section:
     ]
     if one.left_out:
         notes.append(f"Left out, because some method has no value there: {', '.join(one.left_out)}.")
-    return Section(f"{title}: differences in {_label(one.level, one.metric)}", head, 2, body, bold, notes)
+    return Sheet(f"{title}: differences in {_label(one)}", head, 2, tuple(rows), tuple(notes))
 
 
-def _label(level: str, metric: str) -> str:
-    return f"{level} {words.LABELS.get(metric, metric)}"
+def _label(one: Ranking | Differences) -> str:
+    return words.label((one.level, one.metric))
 
 
 def _p(p: float | None) -> str:
     if p is None:
-        return words.DASH
+        return sheet.DASH
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _markdown(sections: Sequence[Section]) -> str:
-    parts = []
-    for section in sections:
-        body = _marked(section, escape_markdown, "**{}**")
-        head = [escape_markdown(text) for text in section.head]
-        table = tabulate(body, head, tablefmt="pipe", disable_numparse=True, colalign=_sides(section))
-        notes = "\n".join(f"- {escape_markdown(note)}" for note in section.notes)
-        parts += [f"### {escape_markdown(section.title)}", table, notes]
-    return "\n\n".join(parts) + "\n"
-
-
-def _latex(sections: Sequence[Section]) -> str:
-    parts = [latex.HEAD.rstrip()]
-    for section in sections:
-        head, *body = [
-            " & ".join(line) + r" \\"
-            for line in (
-                [latex.escape(text) for text in section.head],
-                *_marked(section, latex.escape, r"\textbf{{{}}}"),
-            )
-        ]
-        columns = "".join(side[0] for side in _sides(section))
-        parts += [
-            r"\begin{table}[tp]",
-            r"\centering\footnotesize",
-            r"\setlength{\tabcolsep}{3pt}",
-            rf"\caption{{{latex.escape(section.title)}.}}",
-            rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
-            r"\toprule",
-            head,
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\par\medskip\raggedright",
-            "\\par\n".join(latex.escape(note) for note in section.notes),
-            r"\end{table}",
-            "",
-        ]
-    return "\n".join(parts)
-
-
-def _marked(section: Section, escape: Callable[[str], str], bold: str) -> list[list[str]]:
-    return [
-        [bold.format(escape(text)) if (i, j) in section.bold else escape(text) for j, text in enumerate(line)]
-        for i, line in enumerate(section.body)
-    ]
-
-
-def _sides(section: Section) -> tuple[str, ...]:
-    return ("left",) * section.texts + ("right",) * (len(section.head) - section.texts)
-
-
 def _csv(rankings: Sequence[Ranking], differences: Sequence[Differences]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(FIELDS)
-    for ranking in rankings:
-        writer.writerows(_rank_rows(ranking))
+    lines: list[tuple[object, ...]] = [line for ranking in rankings for line in _rank_rows(ranking)]
     for one in differences:
+        place = one.dataset, one.level, one.metric
         for i, j in combinations(range(len(one.names)), 2):
             pair = one.names[i].cli, one.settings[i], one.names[j].cli, one.settings[j]
-            place = one.dataset, one.level, one.metric
-            writer.writerow(("bootstrap_holm", *place, *pair, one.points[i, j], one.p[i, j]))
-    return text.getvalue()
+            lines.append(("bootstrap_holm", *place, *pair, one.points[i, j], one.p[i, j]))
+    return sheet.tidy_csv(FIELDS, lines)
 
 
 def _rank_rows(one: Ranking) -> Iterator[tuple[object, ...]]:

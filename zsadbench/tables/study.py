@@ -6,25 +6,20 @@ runs on another dataset or encoder than the paper's; a note then says that they 
 
 from __future__ import annotations
 
-import csv
-import html
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from tabulate import tabulate
-
-from zsadbench import datasets
-from zsadbench.analysis.rows import COLUMNS, MEAN, Column, Line, Name, Table, arrange, identity
+from zsadbench import datasets, metrics
+from zsadbench.analysis.rows import MEAN, Line, Name, Table, arrange, identity
 from zsadbench.datasets import DatasetCard
 from zsadbench.errors import RecordError, UnknownName
+from zsadbench.metrics import Column
 from zsadbench.records import published
 from zsadbench.records.published import Number
 from zsadbench.records.results import Record
 from zsadbench.running.studies import Job, Study, printed
-from zsadbench.tables import latex, words
-
-FORMATS = ("md", "latex", "csv")
+from zsadbench.tables import sheet, words
+from zsadbench.tables.sheet import FORMATS, Sheet
 
 
 class Entry(NamedTuple):
@@ -61,8 +56,8 @@ def render(study: Study, jobs: Sequence[Job], format: str = "md") -> str:
     entries = [entry for run in runs for entry in _entries(study, run, numbers, cards)]
     if format == "csv":
         return _csv(study, entries)
-    body = _body(entries, by_category=study.level == "category")
-    return (_latex if format == "latex" else _markdown)(study, body, list(_notes(study, runs)))
+    table = _sheet(study, entries)
+    return (sheet.latex if format == "latex" else sheet.markdown)([table], list(_notes(study, runs)))
 
 
 def render_list(studies: Sequence[Study]) -> str:
@@ -72,7 +67,7 @@ def render_list(studies: Sequence[Study]) -> str:
     for study in studies:
         places = dict.fromkeys(row.dataset for row in study.rows)
         body.append([study.name, study.title, ", ".join(places), len(study.rows)])
-    return tabulate(body, head, tablefmt="simple")
+    return sheet.plain(head, body)
 
 
 def differences(run: Run) -> list[str]:
@@ -131,20 +126,22 @@ def _encoder(run: Run) -> str:
     return next((record.encoder.get("spec") or "" for record in run.records if record.status == "done"), "")
 
 
-def _body(entries: Sequence[Entry], by_category: bool) -> list[list[str]]:
-    """Return header and lines as texts; what the line above says is not repeated."""
-    head = ["Row", *(["Category"] if by_category else []), "Numbers"]
-    lines = [[*head, *(f"{level} {words.LABELS[metric]}" for level, metric in COLUMNS)]]
+def _sheet(study: Study, entries: Sequence[Entry]) -> Sheet:
+    """Return the study's sheet; what the line above says is not repeated."""
+    by_category = study.level == "category"
+    texts = ("Row", *(["Category"] if by_category else []), "Numbers")
+    columns = metrics.columns()
+    lines = []
     before: Entry | None = None
     for entry in entries:
         row = "" if before and before.row == entry.row else entry.row
         category = "" if before and not row and before.category == entry.category else entry.category
-        numbers = [words.percent(entry.values.get(column)) for column in COLUMNS]
+        numbers = [words.percent(entry.values.get(column), column[1]) for column in columns]
         if entry.problem:
             numbers[0] = entry.problem
-        lines.append([row, *([category] if by_category else []), entry.told, *numbers])
+        lines.append(sheet.row([row, *([category] if by_category else []), entry.told, *numbers]))
         before = entry
-    return lines
+    return Sheet(study.title, (*texts, *map(words.label, columns)), len(texts), tuple(lines))
 
 
 def _notes(study: Study, runs: Sequence[Run]) -> Iterator[str]:
@@ -167,43 +164,13 @@ def _notes(study: Study, runs: Sequence[Run]) -> Iterator[str]:
         yield from (f"{run.job.row.label}: {reason}" for reason in words.notes_below(run.table, run.records))
 
 
-def _markdown(study: Study, body: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
-    lines = [[_escape(text) for text in line] for line in body]
-    table = tabulate(lines[1:], lines[0], tablefmt="pipe", disable_numparse=True, colalign=_sides(lines[0]))
-    return "\n\n".join([f"### {_escape(study.title)}", table, "\n".join(f"- {_escape(note)}" for note in notes)]) + "\n"
-
-
-def _latex(study: Study, body: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
-    table = tabulate(body[1:], body[0], tablefmt="latex_booktabs", disable_numparse=True, colalign=_sides(body[0]))
-    return "\n".join(
-        [
-            r"\begin{table}[tp]",
-            r"\centering\footnotesize",
-            rf"\caption{{{latex.escape(study.title)}}}",
-            table,
-            r"\par\medskip\raggedright",
-            "\\par\n".join(latex.escape(note) for note in notes),
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
-def _sides(head: Sequence[str]) -> tuple[str, ...]:
-    return ("left",) * (len(head) - len(COLUMNS)) + ("right",) * len(COLUMNS)
-
-
-def _escape(text: str) -> str:
-    return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|")
-
-
 def _csv(study: Study, entries: Sequence[Entry]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["study", "row", "kind", "dataset", "encoder", "category", "level", "metric", "value"])
-    for entry in entries:
-        for column, value in entry.values.items():
-            writer.writerow(
-                [study.name, entry.row, entry.kind, entry.dataset, entry.encoder, entry.category, *column, value]
-            )
-    return text.getvalue()
+    head = ["study", "row", "kind", "dataset", "encoder", "category", "level", "metric", "value"]
+    return sheet.tidy_csv(
+        head,
+        (
+            (study.name, entry.row, entry.kind, entry.dataset, entry.encoder, entry.category, *column, value)
+            for entry in entries
+            for column, value in entry.values.items()
+        ),
+    )

@@ -1,24 +1,38 @@
-"""The words of a table, the same in Markdown and LaTeX: labels, numbers, notes. Plain text; the renderers escape it."""
+"""The words of a table, the same in every format: labels, numbers, notes. All plain text: the writers escape it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from zsadbench import metrics
 from zsadbench.analysis.rows import SCOPES, Line, Name, Table, Value, identity
+from zsadbench.metrics import Column
 from zsadbench.records.published import Library
 from zsadbench.records.results import Record
+from zsadbench.tables.sheet import DAGGER, DASH
 
-LABELS = {"auroc": "AUROC", "f1_max": "F1-max", "ap": "AP", "aupro": "AU-PRO"}
-LEVELS = {"image": "Image", "pixel": "Pixel"}
 STATUSES = {"needs_checkpoint": "needs a checkpoint", "refused": "refused", "failed": "failed"}
 PROTOCOL_FIELDS = ("eval_size", "native_masks", "mask_rule", "aupro_limit", "order", "seed")  # shown under every table
-DASH = "–"
-DAGGER = "†"
 
 
-def percent(value: float | None) -> str:
-    """Return a percentage with one decimal, or a dash where it is undefined."""
-    return DASH if value is None else f"{value:.1f}"
+def label(column: Column) -> str:
+    """Return what a column is called, such as "image AUROC"."""
+    return f"{column[0]} {metrics.get(column[1]).title}"
+
+
+def title(column: Column) -> str:
+    """Return what a column is called where it begins a line, such as "Image AUROC"."""
+    return label(column)[0].upper() + label(column)[1:]
+
+
+def count(number: int, thing: str) -> str:
+    """Return "1 cell", "2 cells"."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def percent(value: float | None, metric: str = "") -> str:
+    """Return a percentage with the decimals of its metric, or a dash where it is undefined."""
+    return DASH if value is None else f"{value:.{metrics.get(metric).decimals}f}"
 
 
 def gap(value: Value, line: Line) -> str:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from zsadbench.metrics import PixelCounts, image_metrics
+from zsadbench.metrics.measure import image_metrics
+from zsadbench.metrics.pixels import PixelCounts
 
 if TYPE_CHECKING:
     from produce import Fixture
