@@ -185,7 +185,7 @@ def test_latex_has_a_caption_and_escapes_markup(small):
     study, jobs = small
     text = study_tables.render(study, jobs, "latex")
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 1
-    assert r"\caption{Two windows}" in text
+    assert r"\caption{Two windows.}" in text
     assert r"eval\_size" in text
     with pytest.raises(UnknownName, match="table format 'html'"):
         study_tables.render(study, jobs, "html")
