@@ -48,6 +48,13 @@ def test_notes_of_all_tables_stand_under_the_last_one():
         assert text.index("Of one") < text.index("two")
 
 
+def test_a_command_in_a_note_can_be_copied():
+    note = "a_ needs *weights*: run `zsadbench train --method a.b --out c/a_`, or give `one|two`, not a lone `."
+    assert sheet.markdown([], [note]) == (
+        "- a\\_ needs \\*weights\\*: run `zsadbench train --method a.b --out c/a_`, or give `one|two`, not a lone \\`.\n"
+    )
+
+
 def test_notes_without_a_table_are_whole_latex():
     text = sheet.latex([], ["winclip: No memory."])
     assert text.count(r"\begin") == text.count(r"\end") == 1 and "winclip: No memory." in text

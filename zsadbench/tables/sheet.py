@@ -108,9 +108,13 @@ def tidy_csv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def escape_markdown(text: str) -> str:
     """Escape what Markdown would read as markup; an underscore inside a word stays, because Markdown keeps it."""
+    return _escape_markdown(" ".join(text.split()))
+
+
+def _escape_markdown(text: str) -> str:
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*|]|\](?=[(\[]))", r"\\\1", text)
-    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", " ".join(text.split()))
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)
 
 
 def escape_latex(text: str) -> str:
@@ -136,7 +140,13 @@ def _markdown_cells(cell: Cell) -> list[str]:
 
 
 def _markdown_list(notes: Sequence[str]) -> list[str]:
-    return ["\n".join(f"- {escape_markdown(note)}" for note in notes)] if notes else []
+    return ["\n".join(f"- {_markdown_sentence(note)}" for note in notes)] if notes else []
+
+
+def _markdown_sentence(text: str) -> str:
+    """Escape a sentence but for the commands between its backticks, so that they can be copied."""
+    parts = re.split("(`[^`]+`)", " ".join(text.split()))
+    return "".join(part if i % 2 else _escape_markdown(part) for i, part in enumerate(parts))
 
 
 def _latex_lines(sheet: Sheet, notes: Sequence[str]) -> Iterator[str]:
