@@ -49,9 +49,9 @@ def test_notes_of_all_tables_stand_under_the_last_one():
 
 
 def test_a_command_in_a_note_can_be_copied():
-    note = "a_ needs *weights*: run `zsadbench train --method a.b --out c/a_`, or give `one|two`, not a lone `."
+    note = "a_ needs *weights*: run `zsadbench train --method a.b --out c/a_`, or `one|two`, not a lone `."
     assert sheet.markdown([], [note]) == (
-        "- a\\_ needs \\*weights\\*: run `zsadbench train --method a.b --out c/a_`, or give `one|two`, not a lone \\`.\n"
+        "- a\\_ needs \\*weights\\*: run `zsadbench train --method a.b --out c/a_`, or `one|two`, not a lone \\`.\n"
     )
 
 
