@@ -23,10 +23,13 @@ EPOCHS = 2  # of every stage: in the first one features are computed, in the sec
 
 
 class _StepTimes:
-    """A training's Progress that notes how long each step took; the first of an epoch warms up."""
+    """A training's Progress that notes how long each step took; the first of an epoch warms up.
 
-    def __init__(self, device: str) -> None:
-        self.device = device
+    `across`: an epoch is one step, whose time is that from the end of the epoch before.
+    """
+
+    def __init__(self, device: str, across: bool) -> None:
+        self.device, self.across = device, across
         self.epochs: list[list[float]] = []  # seconds of the steps of each epoch
         self._ends: list[float] = []
 
@@ -40,17 +43,18 @@ class _StepTimes:
     def finish_epoch(self, epoch: Epoch) -> None:
         """Keep the steps of an epoch."""
         self.epochs.append([end - start for start, end in zip(self._ends, self._ends[1:], strict=False)])
-        self._ends = []
+        self._ends = self._ends[-1:] if self.across else []
 
 
 def measure_training(method: Method, request: Request, options: Options) -> Training | None:
-    """Measure training steps of a method at its recipe's batch size; None for a method that is not trained."""
-    if not isinstance(method, TrainableMethod):
+    """Measure training steps of a method at its recipe's batch size; None for a method or preset without training."""
+    if not isinstance(method, TrainableMethod) or not getattr(method.config, "trained_on", ""):
         return None
     recipe = method.recipe
+    epochs = options.steps + 1 if recipe.groups else EPOCHS  # with groups an epoch is one step, and warms up nothing
     sizes = [recipe.batch_size_of(stage) for stage in range(len(recipe.stages))]
     short = methods.build(
-        type(method), method.name, replace(method.config, recipe=with_epochs(recipe, EPOCHS)), method.encoder
+        type(method), method.name, replace(method.config, recipe=with_epochs(recipe, epochs)), method.encoder
     )
     assert isinstance(short, TrainableMethod)
     short.initialise(seed=0)
@@ -62,11 +66,12 @@ def measure_training(method: Method, request: Request, options: Options) -> Trai
             method.name, dataset.name, Path(folder), device=request.device, precision=request.protocol.precision
         )
         job = Job(asked, short, dataset, samples, {"method": method.name}, identity="measurement")
-        times = _StepTimes(request.device)
+        times = _StepTimes(request.device, across=recipe.groups > 0)
         position = run_job(job, times, save_every=SAVE_EVERY, memory_budget=MEMORY_BUDGET)
     stages = []
     for i, stage in enumerate(recipe.stages):
-        first, later = times.epochs[EPOCHS * i : EPOCHS * (i + 1)]
+        measured = times.epochs[epochs * i : epochs * (i + 1)]
+        first, later = [sum(measured[1:], [])] * 2 if recipe.groups else measured
         seconds = statistics.median(first), statistics.median(later)
         stages.append(StageCost(stage.name, stage.epochs, sizes[i], len(first), *seconds))
     peaks = [epoch["peak_bytes"] for epoch in position.epochs if epoch["peak_bytes"] is not None]
