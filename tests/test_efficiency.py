@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 from test_cli import zsadbench
@@ -16,6 +17,7 @@ from zsadbench.protocol import Protocol
 from zsadbench.records import efficiency
 from zsadbench.records.efficiency import EfficiencyRecord, Options, StageCost, Timing, Training
 from zsadbench.records.results import Record
+from zsadbench.running import plan
 from zsadbench.running.request import Request
 from zsadbench.support import plugins
 from zsadbench.tables import efficiency as efficiency_table
@@ -273,3 +275,27 @@ def test_wrong_batch_sizes_exit_with_2(batches):
 def test_precision_and_device_are_those_of_the_request(tmp_path, toys):
     record = measure.measure("good_mean", request(tmp_path, protocol=Protocol(precision="bf16")), QUICK, PEAK)
     assert (record.precision, record.status) == ("bf16", "done"), record.error
+
+
+def shipped() -> list[str]:
+    """Every method as `--methods all` runs it on the demo set, trained presets included."""
+    return list(plan.resolve_methods(Request(["all"], ["demo"], Path("unused"), encoder="demo")))
+
+
+@pytest.mark.filterwarnings("ignore:dbscan")  # the demo's sentences nearly agree
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_method_is_profiled_and_so_is_its_training(tmp_path, name):
+    asked = request(tmp_path, encoder="demo")
+    record = measure.measure(name, asked, replace(QUICK, batches=(1,), train=True), PEAK)
+    assert record.status == "done", record.error
+    trained = bool(record.options.get("trained_on"))
+    assert (record.training is not None) is trained
+    if record.training is not None:
+        assert all(stage.first_seconds > 0 and stage.later_seconds > 0 for stage in record.training.stages)
+
+
+def test_a_residual_network_is_profiled_beside_its_bare_pass(tmp_path):
+    asked = request(tmp_path, changes={"acr": {"size": "64"}})
+    record = measure.measure("acr", asked, replace(QUICK, batches=(1,), random_weights=True), PEAK)
+    assert record.status == "done", record.error
+    assert record.flops > 0 and record.encoder_flops > 0 and record.parameters > record.trained_parameters

@@ -25,8 +25,9 @@ from zsadbench.components.image_scores import minmax
 from zsadbench.components.postprocess import resize_maps
 from zsadbench.components.similarity import abnormal_logit, text_tower, unit
 from zsadbench.datasets import Category
-from zsadbench.encoders.base import Block, Encoder
+from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest
+from zsadbench.encoders.transformer import Block
 from zsadbench.errors import OptionError
 from zsadbench.methods import (
     Augmentation,

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from toy_clip import make
 
 from zsadbench.encoders import open_clip as clip_layout
-from zsadbench.encoders.base import KERNELS, resize_positions
+from zsadbench.encoders.base import KERNELS
 from zsadbench.encoders.features import FeatureRequest
+from zsadbench.encoders.transformer import resize_positions
 from zsadbench.errors import UsageError
 
 EVERYTHING = FeatureRequest(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from timm.models.resnet import ResNet
@@ -28,29 +26,21 @@ class ConvolutionalEncoder(Encoder):
     """
 
     def __init__(self, model: ResNet, settings: Settings, device: str) -> None:
-        """Wrap a model that `build` loaded."""  # the parts of a transformer, which Encoder's would set, do not exist
-        self.model, self.settings, self.device = model, settings, device
-        self.spec, self.sha256, self.preprocess = settings.spec, settings.sha256, settings.preprocess
-        self.activation, self.pos_embed, self.precision = settings.activation, settings.pos_embed, settings.precision
-        self.size, self.depth = settings.preprocess.size, len(_stages(model))
-        self.text, self.joint_width, self.logit_scale = None, None, None
-        self.borrowed = {}
+        """Wrap a model that `build` loaded."""
+        super().__init__(settings, device)
+        self.model, self.depth = model, len(_stages(model))
+        self.joint_width, self.logit_scale = None, None
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
 
-    def __getattr__(self, name: str) -> NoReturn:
-        """Refuse what only vision transformers have."""
-        if name.startswith("_"):
-            raise AttributeError(name)
-        raise UsageError(
-            f"Encoder {self.spec!r} is a convolutional network and has no {name!r}; the method expects a vision "
-            "transformer. Choose e.g. timm:vit_large_patch14_dinov2.lvd142m."
-        )
+    @property
+    def shape(self) -> dict[str, Any]:
+        """See Encoder."""
+        return {"size": self.size, "shapes": [self.layer_shape(1 + stage) for stage in range(self.depth)]}
 
     @property
-    def key(self) -> str:
-        """See Encoder."""
-        facts = asdict(self.settings) | {"size": self.size, "shapes": [self.layer_shape(1 + i) for i in range(4)]}
-        return json.dumps(facts | self.borrowed, sort_keys=True)
+    def whole_pass(self) -> FeatureRequest:
+        """The tokens of the last stage."""
+        return FeatureRequest(tokens=frozenset({self.depth}))
 
     def layer_shape(self, layer: int) -> tuple[int, int]:
         """See Encoder."""

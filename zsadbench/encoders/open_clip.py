@@ -14,17 +14,9 @@ from torch.nn import functional as F
 
 from zsadbench.data.images import CLIP_MEAN, CLIP_STD, Preprocess
 from zsadbench.encoders import weights as weight_files
-from zsadbench.encoders.base import (
-    PRECISIONS,
-    Block,
-    Encoder,
-    Options,
-    Settings,
-    Tower,
-    check_size,
-    resize_positions,
-)
+from zsadbench.encoders.base import PRECISIONS, Encoder, Options, Settings, check_size
 from zsadbench.encoders.text import TextEncoder, is_text
+from zsadbench.encoders.transformer import Block, Tower, TransformerEncoder, resize_positions
 from zsadbench.errors import UnknownName, UsageError
 from zsadbench.support import files
 
@@ -169,7 +161,7 @@ def build(
     used = clip if has_text else nn.ModuleDict({"visual": clip.visual})
     weight_files.load_into(used, tensors, spec)
     _frozen(used, options.device)
-    return Encoder(
+    return TransformerEncoder(
         _tower(clip.visual, size, options.pos_embed),
         Settings(spec, activation, options.precision, options.pos_embed, sha256, preprocess),
         device=options.device,

@@ -26,7 +26,8 @@ from torch.nn import functional as F
 from zsadbench.data.images import Preprocess
 from zsadbench.encoders import convolutional
 from zsadbench.encoders import weights as weight_files
-from zsadbench.encoders.base import Block, Encoder, Options, Settings, Tower, check_size, resize_positions
+from zsadbench.encoders.base import Encoder, Options, Settings, check_size
+from zsadbench.encoders.transformer import Block, Tower, TransformerEncoder, resize_positions
 from zsadbench.errors import UnknownName, UsageError, WeightsError
 from zsadbench.support import files
 
@@ -192,7 +193,7 @@ def _build(
     weight_files.load_into(model, tensors, spec)
     model.to(options.device).eval().requires_grad_(False)
     projection = _projection(model)
-    return Encoder(
+    return TransformerEncoder(
         _tower(model, size // model.patch_embed.patch_size[0], options.pos_embed),
         Settings(spec, activation, options.precision, options.pos_embed, sha256, preprocess),
         device=options.device,

@@ -17,7 +17,6 @@ from torch import Tensor
 from zsadbench.components import postprocess
 from zsadbench.datasets import Category
 from zsadbench.encoders.base import Encoder
-from zsadbench.encoders.features import FeatureRequest
 from zsadbench.encoders.text import TextEncoder
 from zsadbench.methods import Method
 from zsadbench.records.efficiency import Options, Timing
@@ -104,7 +103,7 @@ class Bench:
     def encoder_timing(self, encoder: Encoder, batch: int) -> Timing:
         """Time the bare encoder pass."""
         images = self._random(batch)
-        return self._timed(batch, images, lambda: encoder.encode(images, whole_pass(encoder)))
+        return self._timed(batch, images, lambda: encoder.encode(images, encoder.whole_pass))
 
     def _timing(self, batch: int) -> Timing:
         images = self.images(batch)
@@ -129,15 +128,10 @@ class Bench:
         return torch.randn(count, 3, size, size, generator=generator).to(self.device)
 
 
-def whole_pass(encoder: Encoder) -> FeatureRequest:
-    """Return what a bare encoder pass is asked for: every token of the last block, and the embedding."""
-    return FeatureRequest(tokens=frozenset({encoder.depth}), cls=True)
-
-
 def encoder_flops(encoder: Encoder) -> float:
     """Return the floating-point operations of the bare encoder pass of one image."""
     images = torch.zeros(1, 3, encoder.size, encoder.size, device=encoder.device)
-    return float(count_flops(lambda: encoder.encode(images, whole_pass(encoder))))
+    return float(count_flops(lambda: encoder.encode(images, encoder.whole_pass)))
 
 
 def watch_prompts(text: TextEncoder | None) -> list[int]:

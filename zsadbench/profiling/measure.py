@@ -166,7 +166,7 @@ def _load(config: Any, request: Request, options: Options) -> Encoder | None:
 def _frozen_parameters(encoder: Encoder | None, uses_text: bool) -> int:
     if encoder is None:
         return 0
-    return encoder.tower.parameters + (encoder.text.parameters if uses_text and encoder.text is not None else 0)
+    return encoder.parameters + (encoder.text.parameters if uses_text and encoder.text is not None else 0)
 
 
 def _trained_parameters(method: Method) -> int:

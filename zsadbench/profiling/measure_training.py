@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from zsadbench import datasets, methods
@@ -71,7 +72,7 @@ def measure_training(method: Method, request: Request, options: Options) -> Trai
     stages = []
     for i, stage in enumerate(recipe.stages):
         measured = times.epochs[epochs * i : epochs * (i + 1)]
-        first, later = [sum(measured[1:], [])] * 2 if recipe.groups else measured
+        first, later = [list(chain(*measured[1:]))] * 2 if recipe.groups else measured
         seconds = statistics.median(first), statistics.median(later)
         stages.append(StageCost(stage.name, stage.epochs, sizes[i], len(first), *seconds))
     peaks = [epoch["peak_bytes"] for epoch in position.epochs if epoch["peak_bytes"] is not None]
