@@ -47,15 +47,14 @@ def test_kept_maps_are_the_finished_ones_up_to_a_16_bit_step(tmp_path):
     maps = np.random.default_rng(0).normal(1000, 1e-3, (3, 5, 7)).astype(np.float32)
     maps[2] = 0.25  # a constant map has no range
     record = Record("m", "d", "c", "done", fingerprint="f")
-    saved_maps.save(tmp_path, record, ["a/0.png", "b", "c"], iter([(0, maps[:2]), (2, maps[2:])]))
+    content = saved_maps.encode(record, ["a/0.png", "b", "c"], iter([(0, maps[:2]), (2, maps[2:])]))
+    results.save(tmp_path, record, {results.MAPS: content})
     loaded = saved_maps.load(tmp_path, record, ["a/0.png", "b", "c"])
     assert list(loaded) == ["a/0.png", "b", "c"]
     for name, expected in zip(loaded, maps, strict=True):
         step = max(np.ptp(expected) / saved_maps.STEPS, np.spacing(np.float32(1000)))
         assert np.abs(loaded[name] - expected).max() <= step
-    before = saved_maps.path_of(tmp_path, record).read_bytes()
-    saved_maps.save(tmp_path, record, ["a/0.png", "b", "c"], iter([(0, maps)]))
-    assert saved_maps.path_of(tmp_path, record).read_bytes() == before
+    assert saved_maps.encode(record, ["a/0.png", "b", "c"], iter([(0, maps)])) == content
 
 
 def test_large_maps_are_averaged_to_256_pixels_and_keep_their_aspect_and_mean():
@@ -70,7 +69,8 @@ def test_maps_of_an_earlier_run_of_the_cell_and_missing_ones_are_refused(tmp_pat
     record = Record("m", "d", "c", "done", fingerprint="new")
     with pytest.raises(RecordError, match=r"kept no maps.*--save-maps"):
         saved_maps.load(tmp_path, record, ["a"])
-    saved_maps.save(tmp_path, Record("m", "d", "c", "done", fingerprint="old"), ["a"], [(0, np.ones((1, 2, 2), "f4"))])
+    old = Record("m", "d", "c", "done", fingerprint="old")
+    results.save(tmp_path, old, {results.MAPS: saved_maps.encode(old, ["a"], [(0, np.ones((1, 2, 2), "f4"))])})
     with pytest.raises(RecordError, match="earlier run"):
         saved_maps.load(tmp_path, record, ["a"])
 
@@ -261,7 +261,7 @@ def test_a_study_without_results_says_how_to_get_them(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"PK", b"no archive at all"])
 def test_cut_or_foreign_files_of_maps_are_a_sentence(tmp_path, content):
     record = Record("winclip", "demo", "wood", "done", fingerprint="abc")
-    path = saved_maps.path_of(tmp_path, record)
+    path = results.path_of(tmp_path, record, results.MAPS)
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
     with pytest.raises(RecordError, match=r"wood\.maps\.npz does not hold the maps .* --save-maps"):

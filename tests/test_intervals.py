@@ -21,7 +21,6 @@ from zsadbench.analysis.intervals import Resamples
 from zsadbench.errors import RecordError
 from zsadbench.metrics import bootstrap
 from zsadbench.records import pixel_files, results
-from zsadbench.support import files
 from zsadbench.tables import quality
 
 METHODS = "constant,good_mean,good_pair"
@@ -69,12 +68,11 @@ def test_a_run_keeps_histograms_that_give_the_metrics_of_the_record(runs):
         assert histograms.overlap.sum() == pytest.approx(record.details["pixel"]["regions"], rel=1e-5)
 
 
-def test_equal_histograms_are_equal_files_whenever_they_are_written(runs, tmp_path, monkeypatch):
+def test_equal_histograms_are_equal_files_whenever_they_are_written(runs, monkeypatch):
     record = records_of(runs[0])[0]
     histograms = pixel_files.load(runs[0], record)
     monkeypatch.setattr("time.time", lambda: 2e9)
-    pixel_files.save(tmp_path, record, histograms)
-    assert pixel_files.path_of(tmp_path, record).read_bytes() == pixel_files.path_of(runs[0], record).read_bytes()
+    assert pixel_files.encode(histograms) == results.path_of(runs[0], record, results.PIXELS).read_bytes()
 
 
 def test_a_row_has_the_interval_of_the_mean_of_its_categories(runs):
@@ -97,10 +95,10 @@ def test_an_undefined_metric_has_no_interval(runs):
 
 
 def test_methods_are_resampled_alike(runs, tmp_path):
-    shutil.copytree(runs[0] / "mvtec/good_mean", tmp_path / "mvtec/twin")
-    twin = [replace(record, method="twin", title="Twin") for record in records_of(runs[0])]
-    for record in twin:
-        results.save(tmp_path, record)
+    twin = []
+    for record in records_of(runs[0]):
+        beside = {suffix: results.read_beside(runs[0], record, suffix) for suffix in record.files}
+        twin.append(results.save(tmp_path, replace(record, method="twin", title="Twin"), beside))
     found = compare([*records_of(runs[0]), *twin], Resamples([runs[0], tmp_path], 100), "mvtec", "pixel", "ap")
     assert (found.p == 1).all() and (found.points == 0).all()
 
@@ -128,16 +126,19 @@ def test_latex_sets_the_ends_beside_the_value(runs, few):
     assert re.search(r"50\.0}?\\,\$_\{50\.0\}\^\{50\.0\}\$ &", done.stdout), done.stdout
 
 
+@pytest.mark.parametrize("suffix", [results.SCORES, results.PIXELS])
 @pytest.mark.parametrize("damage", ["missing", "empty", "of another run"])
-def test_a_missing_or_foreign_file_says_to_run_the_cell_again(runs, tmp_path, damage):
+def test_a_missing_or_foreign_file_says_to_run_the_cell_again(runs, tmp_path, damage, suffix):
+    shutil.copytree(runs[0], tmp_path / "run")
     record = records_of(runs[0])[0]
-    path = pixel_files.path_of(tmp_path, record)
-    if damage == "empty":
-        files.write_atomically(path, b"")
-    elif damage == "of another run":
-        pixel_files.save(tmp_path, replace(record, fingerprint="other"), pixel_files.load(runs[0], record))
-    with pytest.raises(RecordError, match=r"bottle\.pixels\.npz .*Delete bottle\.json there and run the cell again"):
-        pixel_files.load(tmp_path, record)
+    path = results.path_of(tmp_path / "run", record, suffix)
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(results.path_of(runs[1], record, suffix).read_bytes() if damage == "of another run" else b"")
+    done = zsadbench("table", tmp_path / "run", "--ci")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert path.name in done.stderr and "Run the cell again" in done.stderr
 
 
 def test_significance_prints_ranks_and_differences(runs, few):

@@ -16,7 +16,7 @@ from zsadbench.running import executors
 from zsadbench.running.plan import make_plan
 from zsadbench.running.progress import Silent
 from zsadbench.running.request import Request
-from zsadbench.support import files, plugins
+from zsadbench.support import plugins, source
 from zsadbench.testing import check_method
 
 ROOT = Path(__file__).parents[1]
@@ -80,7 +80,8 @@ def test_a_folder_without_init_file_is_no_plugin(user_folder):
 
 def test_its_digest_covers_every_file_of_the_folder_and_no_compiled_one(user_folder):
     def digest() -> str:
-        return files.sha256_of_all(plugins.source_files("zsadbench.methods", "user_dark"))
+        source.of_plugin.cache_clear()  # a process takes it once
+        return source.of_plugin(methods.lookup("user_dark")[0])
 
     folder = user_folder / "methods" / "user_dark"
     before = digest()
@@ -110,11 +111,11 @@ def test_an_installed_package_may_hold_it(tmp_path):
         """
         import sys
         from zsadbench import methods
-        from zsadbench.support import plugins
+        from zsadbench.support import source
         card = {m.name: m for m in methods.available()}["thirddark"].card
         assert "third_party_folder.thirddark" not in sys.modules
         print(card.title, methods.create("thirddark.strong").config.gain)
-        print(sorted(path.name for path in plugins.source_files("zsadbench.methods", "thirddark")))
+        print(sorted(path.name for path in source.files_of(methods.lookup("thirddark")[0])))
         """
     )
     done = subprocess.run(

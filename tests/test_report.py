@@ -40,7 +40,7 @@ def record(method: str, category: str, auroc: float, **changes) -> Record:
 def write_run(folder: Path, *records: Record) -> Path:
     scores = [ImageScore(HOSTILE, 0, "", 0.9), ImageScore("b.png", 1, "dent", 0.5), ImageScore("c.png", 1, "", 0.95)]
     for one in records:
-        results.save(folder, one, scores if one.status == "done" else ())
+        results.save(folder, one, {results.SCORES: results.encode_scores(scores)} if one.status == "done" else {})
     return folder
 
 

@@ -18,8 +18,17 @@ RECORD = Record(
 SCORES = [ImageScore("bottle/test/good/000.png", 0, "", 0.1), ImageScore("bottle/test/a, b/1.png", 1, "a, b", 1e-30)]
 
 
+BESIDE = {results.SCORES: results.encode_scores(SCORES)}
+
+
+def save(run: Path, record: Record = RECORD, beside=None) -> Path:
+    """Save a record and return where it lies."""
+    results.save(run, record, BESIDE if beside is None else beside)
+    return results.path_of(run, record)
+
+
 def test_a_record_comes_back_with_full_precision(tmp_path):
-    path = results.save(tmp_path, RECORD, SCORES)
+    path = save(tmp_path)
     assert path == tmp_path / "mvtec" / "winclip.4shot" / "bottle.json"
     loaded = results.load(path)
     assert loaded.image == {"auroc": 1 / 3, "ap": None}
@@ -31,7 +40,7 @@ def test_a_record_comes_back_with_full_precision(tmp_path):
 
 def test_writing_leaves_no_temporary_file_and_replaces_whole_files(tmp_path):
     for _ in range(2):
-        results.save(tmp_path, RECORD, SCORES)
+        save(tmp_path)
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["bottle.csv", "bottle.json"]
 
 
@@ -56,15 +65,20 @@ def test_a_run_folder_that_does_not_exist_is_an_error(tmp_path):
 
 
 def test_a_missing_or_damaged_scores_file_is_named(tmp_path):
-    results.save(tmp_path, RECORD, SCORES)
+    record = results.save(tmp_path, RECORD, BESIDE)
     scores = tmp_path / "mvtec" / "winclip.4shot" / "bottle.csv"
     scores.write_text("sample,label,defect,score\na.png,zero,,0.1\n")
-    with pytest.raises(RecordError, match=r"bottle\.csv"):
-        results.load_scores(tmp_path, RECORD)
+    with pytest.raises(
+        RecordError, match=r"bottle\.csv is not the file that was written with its record. Run the cell"
+    ):
+        results.load_scores(tmp_path, record)
+    scores.unlink()
+    with pytest.raises(RecordError, match=r"bottle\.csv cannot be read"):
+        results.load_scores(tmp_path, record)
 
 
 def test_a_full_disk_is_a_sentence_and_leaves_the_old_record(tmp_path, monkeypatch):
-    path = results.save(tmp_path, RECORD)
+    path = save(tmp_path)
     before = path.read_bytes()
 
     def full(descriptor: int) -> None:
@@ -72,9 +86,9 @@ def test_a_full_disk_is_a_sentence_and_leaves_the_old_record(tmp_path, monkeypat
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RecordError, match=r"bottle\.json could not be written: No space left"):
-        results.save(tmp_path, Record("winclip.4shot", "mvtec", "bottle", "failed"))
+        results.save(tmp_path, RECORD)
     assert path.read_bytes() == before
-    assert [p.name for p in path.parent.iterdir()] == ["bottle.json"]
+    assert sorted(p.name for p in path.parent.iterdir()) == ["bottle.csv", "bottle.json"]
 
 
 def test_the_fingerprint_ignores_key_order_and_sees_every_value():
@@ -90,6 +104,6 @@ def test_means_say_over_how_many():
 
 
 def test_records_are_deterministic_text(tmp_path):
-    first = results.save(tmp_path / "a", RECORD, SCORES).read_bytes()
-    assert first == results.save(tmp_path / "b", RECORD, SCORES).read_bytes()
+    first = save(tmp_path / "a").read_bytes()
+    assert first == save(tmp_path / "b").read_bytes()
     assert json.loads(first)["method"] == "winclip.4shot"

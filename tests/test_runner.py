@@ -78,9 +78,9 @@ def test_finished_cells_are_skipped_and_only_missing_or_changed_ones_run(mvtec_t
     summary = run(mvtec_tree, tmp_path, ["good_mean"])
     assert (summary.skipped, summary.counts) == (1, {"done": 1})
     assert contents(tmp_path) == before
-    changed = run(mvtec_tree, tmp_path, ["good_mean"], changes={"good_mean": {"level": "0.7"}})
+    changed = run(mvtec_tree, tmp_path, ["good_mean"], changes={"good_mean": {"level": "0.7"}}, overwrite=True)
     assert (changed.skipped, changed.counts) == (0, {"done": 2})
-    reseeded = run(mvtec_tree, tmp_path, ["good_mean"], protocol=Protocol(batch_size=4, seed=1))
+    reseeded = run(mvtec_tree, tmp_path, ["good_mean"], protocol=Protocol(batch_size=4, seed=1), overwrite=True)
     assert reseeded.skipped == 0
 
 
@@ -252,14 +252,14 @@ def test_few_shot_references_are_recorded_and_too_few_fail_the_cell(tmp_path):
 
 
 def test_a_disk_that_is_full_stops_the_run_and_keeps_what_is_finished(mvtec_tree, tmp_path, toys, monkeypatch):
-    original = files.write_atomically
+    original = files.write_together
 
-    def full(path, text):
-        if "grid" in path.name:
-            raise RecordError(f"{path} could not be written: No space left on device.")
-        original(path, text)
+    def full(contents, stale=()):
+        if any("grid" in path.name for path in contents):
+            raise RecordError("grid could not be written: No space left on device.")
+        original(contents, stale)
 
-    monkeypatch.setattr(files, "write_atomically", full)
+    monkeypatch.setattr(files, "write_together", full)
     with pytest.raises(RecordError, match="grid"):
         run(mvtec_tree, tmp_path, ["good_mean"])
     monkeypatch.undo()

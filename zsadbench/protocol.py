@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+# What results in one table may differ in: speed, shown with the encoder, and a fact of the method.
+FREE_FIELDS = frozenset({"precision", "batch_size", "batch_images"})
 ResizeRule = Literal["bilinear_half", "nearest", "musc_mvtec", "musc_visa"]
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from zsadbench import metrics
-from zsadbench.analysis.rows import FREE_FIELDS
 from zsadbench.errors import RecordError, UsageError
+from zsadbench.protocol import FREE_FIELDS
 from zsadbench.records.results import Record
 from zsadbench.support import files
 
@@ -56,7 +56,7 @@ class Change(NamedTuple):
 def make(records: Iterable[Record], tolerance: Mapping[str, float]) -> Baseline:
     """Return the baseline of a run. Raises RecordError for a run with nothing finished or with unfinished cells."""
     records = list(records)
-    unfinished = [_cell(record) for record in records if record.status != "done"]
+    unfinished = [_cell(record) for record in records if record.status != "done" or record.failure is not None]
     if unfinished or not records:
         what = f"{len(unfinished)} unfinished cells, such as {unfinished[0]}" if unfinished else "no cells"
         raise RecordError(f"A baseline needs a run whose cells are all finished; got {what}. Run them first.")
@@ -120,8 +120,8 @@ def compare(records: Iterable[Record], baseline: Baseline, tolerance: Mapping[st
     changes = [Change("new", cell) for cell in found if cell not in baseline.cells]
     for cell, before in baseline.cells.items():
         record = found.get(cell)
-        if record is None or record.status != "done":
-            reason = "not in the run" if record is None else record.reason
+        if record is None or record.status != "done" or record.failure is not None:  # of a newer attempt
+            reason = "not in the run" if record is None else record.failure or record.reason
             changes.append(Change("missing", cell, reason=reason))
             continue
         now = _metrics(record)

@@ -16,16 +16,12 @@ from zsadbench import metrics
 from zsadbench.datasets import DatasetCard
 from zsadbench.errors import RecordError
 from zsadbench.metrics import Column
+from zsadbench.protocol import FREE_FIELDS
 from zsadbench.records.published import Key, Library, Number
 from zsadbench.records.results import Record, Status, mean
 
 Level = Literal["dataset", "category"]
 SCOPES = {"image": "", "batch": ", batch", "category": ", transductive"}  # what setting.scope adds to "0-shot"
-FREE_FIELDS = (
-    "precision",
-    "batch_size",
-    "batch_images",
-)  # of the protocol: speed, shown with the encoder, a method's own
 ENCODER_FIELDS = ("spec", "size", "activation", "pos_embed", "precision", "sha256")
 MEAN = "mean"  # the category of a dataset's own row
 
@@ -125,7 +121,7 @@ def check_protocols(records: Iterable[Record]) -> None:
                 f"{_cell(same)} and {_cell(record)} saw different images (data.sha256 differs); "
                 "run one of them again on the other's copy of the dataset."
             )
-        fields = sorted({*first.protocol, *record.protocol} - {*FREE_FIELDS})
+        fields = sorted({*first.protocol, *record.protocol} - FREE_FIELDS)
         different = [name for name in fields if first.protocol.get(name) != record.protocol.get(name)]
         if different:
             told = "; ".join(

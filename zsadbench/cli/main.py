@@ -24,6 +24,7 @@ from zsadbench.cli.options import (
     Encoder,
     Limit,
     NoTrain,
+    Overwrite,
     Plugins,
     Quiet,
     Weights,
@@ -138,6 +139,7 @@ def run(
     save_maps: Annotated[
         bool, typer.Option("--save-maps", help="Keep every map for `figure maps`: at most 131 kB an image and method.")
     ] = False,
+    overwrite: Overwrite = False,
     executor: Annotated[
         str, typer.Option(help="Where cells run: here, or loky:N, dask://HOST:PORT or ray; results on a shared folder.")
     ] = "",
@@ -181,6 +183,7 @@ def run(
         allow_leak=allow_leak,
         fail_fast=fail_fast,
         save_maps=save_maps,
+        overwrite=overwrite,
     )
     from zsadbench.cli.progress import console_progress
 
@@ -212,6 +215,7 @@ def study(
     no_train: NoTrain = False,
     categories: Categories = "",
     limit: Limit = None,
+    overwrite: Overwrite = False,
     device: Device = "auto",
     format_: Annotated[TableFormat, typer.Option("--format", help="md, latex or csv.")] = TableFormat.md,
     plugins: Plugins = None,
@@ -246,9 +250,12 @@ def study(
         categories=names_of(categories, "--categories") if categories else (),
         device=checked_device(device),
         protocol=Protocol(limit=limit),
+        overwrite=overwrite,
     )
     jobs = studies.make_jobs(found, request)
     jobs = studies.train_missing(jobs, lambda plan, own: train.train_missing(plan, own, quiet))
+    for message in dict.fromkeys(finding.message for job in jobs for finding in job.plan.findings):
+        say(f"Note: {message}")
     say(f"{len(jobs)} rows, {sum(job.plan.cells for job in jobs)} cells to run in {request.out} ({request.device})")
     with console_progress(quiet) as progress:
         failed = studies.run(jobs, progress)

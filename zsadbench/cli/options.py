@@ -28,6 +28,9 @@ Checkpoints = Annotated[
 ]
 NoTrain = Annotated[bool, typer.Option("--no-train", help="Train nothing that is missing there.")]
 Categories = Annotated[str, typer.Option(help="Only these categories, separated by commas.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace finished cells of other options or another protocol.")
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Images a category, drawn stratified by defect.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 

@@ -27,10 +27,9 @@ from zsadbench.profiling.measure_training import measure_training
 from zsadbench.records.efficiency import EfficiencyRecord, Options
 from zsadbench.running import plan
 from zsadbench.running.request import Request
-from zsadbench.support import plugins
+from zsadbench.support import files, plugins
 from zsadbench.support.guard import guard
 from zsadbench.support.meters import Stopwatch, peak_flops, peak_memory, processor
-from zsadbench.training import checkpoints
 
 
 def profile(request: Request, options: Options) -> Iterator[EfficiencyRecord]:
@@ -126,7 +125,7 @@ def _measure(
         clock=watch.clock,
         timed=bench.TIMED,
         setting={"scope": method.scope, "shots": method.shots},
-        options=checkpoints.plain(asdict(config)),
+        options=files.as_json(asdict(config)),
         encoder=encoder.identity if encoder is not None else {},
         random_weights=encoder is not None and encoders.RANDOM in encoder.identity.values(),
         text_prompts=text_prompts,

@@ -1,49 +1,67 @@
 """The result record of one cell, where it lies, and how it is written and read.
 
-A cell is (method, dataset, category). Its record is `RUN/DATASET/METHOD/CATEGORY.json`, and beside it
-`CATEGORY.csv` holds the score of every image and `CATEGORY.pixels.npz` histograms of its pixels (`pixel_files`).
-Records are deterministic: no times, no paths. Numbers keep full precision; rounding happens in tables alone.
+A cell is (method, dataset, category). What a run folder holds of it:
+
+    RUN/DATASET/METHOD/CATEGORY.json         the record: its numbers, and what they stand for
+    RUN/DATASET/METHOD/CATEGORY.csv          the score of every image
+    RUN/DATASET/METHOD/CATEGORY.pixels.npz   histograms of its pixels (`pixel_files`)
+    RUN/DATASET/METHOD/CATEGORY.maps.npz     its maps, of a run with --save-maps (`saved_maps`)
+    RUN/DATASET/METHOD/failed/CATEGORY.json  why a newer attempt at a finished cell failed
+
+Records are deterministic: no times, no paths. Numbers keep full precision; rounding happens in tables alone. A record
+holds the digests of the two files that belong to its numbers, and maps hold the record's fingerprint: files of another
+run are never read as this one's. A finished record is replaced by a finished one alone. What failed is written in its
+place only where nothing finished stands; otherwise below `failed`, until the cell is finished again.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from zsadbench.errors import RecordError
 from zsadbench.support import files
 
-FORMAT = 1  # of the record; raised when a field changes its meaning
+FORMAT = 2  # of the record; raised when a field changes its meaning
+READABLE = (1, FORMAT)  # 1 has no `code` and no `files`: its numbers are as good, but its cells run again
+SCORES, PIXELS, MAPS = ".csv", ".pixels.npz", ".maps.npz"  # suffixes of the files beside a record
+FAILED = "failed"  # the folder of newer attempts, beside the records
 Status = Literal["done", "failed", "needs_checkpoint", "refused"]
 
 
 @dataclass(frozen=True)
 class Record:
-    """Everything known about one cell. Only the first four fields exist for a cell that is not done."""
+    """Everything known about one cell. Only the first five fields exist for a cell that is not done."""
 
     method: str  # CLI name with preset, e.g. "april_gan.visa"
     dataset: str  # dataset name with variant
     category: str
     status: Status
     error: str | None = None  # a sentence for every cell that is not done; a bug's traceback stands below it
-    fingerprint: str = ""  # sha256 over everything that decides the numbers; a cell with an equal one is not run again
+    fingerprint: str = ""  # sha256 over everything that decides the numbers
     title: str = ""  # the method's printed name
     image: dict[str, float | None] = field(default_factory=dict)  # image-level metrics in 0..1; None: undefined
     pixel: dict[str, float | None] = field(default_factory=dict)  # pixel-level metrics in 0..1; None: undefined
     details: dict[str, Any] = field(default_factory=dict)  # counts, thresholds, regions, bound of an inexact metric
-    setting: dict[str, Any] = field(default_factory=dict)  # scope, shots, references, trained_on, leak
+    setting: dict[str, Any] = field(default_factory=dict)  # scope, shots, references, trained_on, checkpoint, leak
     protocol: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)  # the method's options
     encoder: dict[str, Any] = field(default_factory=dict)  # spec, size, activation, pos_embed, precision, sha256
-    data: dict[str, Any] = field(default_factory=dict)  # sample-list hash, counts, order
+    data: dict[str, Any] = field(
+        default_factory=dict
+    )  # noun, count and digests of the samples, digest of the references
+    code: dict[str, str] = field(default_factory=dict)  # digests of what decided the numbers (`support.source`)
     environment: dict[str, Any] = field(default_factory=dict)  # versions and device kind
+    files: dict[str, str] = field(default_factory=dict)  # suffix of a file beside the record -> sha256; set by `save`
     format: int = FORMAT
+    failure: str | None = None  # why a newer attempt at this finished cell failed; not in the file, set by `load_run`
 
     @property
     def reason(self) -> str:
@@ -65,54 +83,142 @@ def record_path(run: Path, dataset: str, method: str, category: str) -> Path:
     return run / dataset / method / f"{category}.json"
 
 
-def save(run: Path, record: Record, scores: Sequence[ImageScore] = ()) -> Path:
-    """Write a cell: scores first, then the record, each atomically, so that a record always has its scores.
-
-    Raises RecordError when the disk is full or not writable; nothing that was finished is touched.
-    """
+def path_of(run: Path, record: Record, suffix: str = ".json") -> Path:
+    """Return where a record lies, or the file of a suffix beside it."""
     path = record_path(run, record.dataset, record.method, record.category)
-    if scores:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(ImageScore._fields)
-        writer.writerows((*line[:3], repr(float(line.score))) for line in scores)
-        files.write_atomically(path.with_suffix(".csv"), text.getvalue())
-    files.write_atomically(path, json.dumps(asdict(record), indent=1, default=files.plain, allow_nan=False) + "\n")
-    return path
+    return path.with_name(record.category + suffix)
+
+
+def failure_path(path: Path) -> Path:
+    """Return where a failed attempt is written while a finished record stands at a path."""
+    return path.parent / FAILED / path.name
+
+
+def save(run: Path, record: Record, beside: Mapping[str, bytes] | None = None) -> Record:
+    """Write a finished cell: its files by suffix, then the record with their digests. Returns the record as written.
+
+    All of it is on the disk before the first file is replaced, and the record comes last: a process that dies leaves
+    the old cell or the new one. Files of an older record and failed attempts go. Raises RecordError when the disk is
+    full or not writable; then nothing that was finished is touched.
+    """
+    beside = beside or {}
+    digests = {suffix: _sha256(content) for suffix, content in beside.items() if suffix != MAPS}
+    record = replace(record, files=digests)
+    path = path_of(run, record)
+    before = finished(path)
+    own = [MAPS] if before is not None and before.fingerprint == record.fingerprint else []  # maps stay good
+    stale = [path_of(run, record, one) for one in (SCORES, PIXELS, MAPS) if one not in (*beside, *own)]
+    contents = {path_of(run, record, suffix): content for suffix, content in beside.items()}
+    files.write_together({**contents, path: _text(record)}, stale)
+    forget_failure(path)
+    return record
+
+
+def save_failure(run: Path, record: Record) -> None:
+    """Write an unfinished record: in the cell's place, or beside a finished one, which stays. Raises RecordError."""
+    path = path_of(run, record)
+    if finished(path) is not None:
+        files.write_together({failure_path(path): _text(record)})
+    else:
+        files.write_together({path: _text(record)}, [path_of(run, record, one) for one in (SCORES, PIXELS, MAPS)])
+
+
+def forget_failure(path: Path) -> None:
+    """Remove the failed attempt at the cell of a record's path, if there is one."""
+    attempt = failure_path(path)
+    if attempt.parent.is_dir():
+        attempt.unlink(missing_ok=True)
+        if not any(attempt.parent.iterdir()):
+            attempt.parent.rmdir()
 
 
 def load(path: Path) -> Record:
     """Read and check one record. Raises RecordError naming the file."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if data.get("format") != FORMAT:
+        if data.get("format") not in READABLE:
             raise RecordError(
                 f"{path} has record format {data.get('format')!r}; expected {FORMAT}. Run the cell again."
             )
         return Record(**data)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {error.strerror or error}. Check who may read it.") from error
+    except (ValueError, TypeError, AttributeError) as error:
         raise RecordError(f"{path} is not a zsadbench record: {error}. Delete it and run the cell again.") from error
 
 
+def finished(path: Path) -> Record | None:
+    """Return the finished record at a path, None where there is none or it cannot be read."""
+    try:
+        record = load(path)
+    except RecordError:
+        return None
+    return record if record.status == "done" else None
+
+
 def load_run(run: Path) -> list[Record]:
-    """Read every record of a run folder, sorted by dataset, method and category. Raises RecordError."""
+    """Read every record of a run folder, sorted by dataset, method and category. Raises RecordError.
+
+    A finished one to which a newer attempt failed says so in `failure`.
+    """
     if not run.is_dir():
         raise RecordError(f"{run} is not a run folder; expected the --out of an earlier `zsadbench run`.")
-    return [load(path) for path in sorted(run.glob("*/*/*.json"))]
+    failures = {path: load(path) for path in run.glob(f"*/*/{FAILED}/*.json")}
+    records = []
+    for path in sorted(run.glob("*/*/*.json")):
+        record, attempt = load(path), failures.get(failure_path(path))
+        if attempt is not None and record.status == "done":
+            record = replace(record, failure=attempt.reason)
+        records.append(record)
+    return records
+
+
+def read_beside(run: Path, record: Record, suffix: str) -> bytes:
+    """Read a file that belongs to a record's numbers. Raises RecordError unless it is the one that was written."""
+    path = path_of(run, record, suffix)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        problem = f"{path} cannot be read: {error.strerror or error}"
+    else:
+        if record.files.get(suffix) == _sha256(content):
+            return content
+        problem = f"{path} is not the file that was written with its record"
+        if record.format < FORMAT:
+            problem = f"{path} is of an earlier version of zsadbench, which did not tie it to its record"
+    raise RecordError(f"{problem}. Run the cell again: `zsadbench run` with the same options does.")
+
+
+def intact(run: Path, record: Record) -> bool:
+    """Tell whether the files that belong to a finished record's numbers are those that were written with it."""
+    try:
+        for suffix in (SCORES, PIXELS) if PIXELS in record.files else (SCORES,):
+            read_beside(run, record, suffix)
+    except RecordError:
+        return False
+    return True
+
+
+def encode_scores(scores: Sequence[ImageScore]) -> bytes:
+    """Return the scores file of a cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(ImageScore._fields)
+    writer.writerows((*line[:3], repr(float(line.score))) for line in scores)
+    return text.getvalue().encode()
 
 
 def load_scores(run: Path, record: Record) -> list[ImageScore]:
     """Read the per-image scores of a record. Raises RecordError."""
-    path = record_path(run, record.dataset, record.method, record.category).with_suffix(".csv")
+    content = read_beside(run, record, SCORES)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [
-                ImageScore(row["sample"], int(row["label"]), row["defect"], float(row["score"]))
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [
+            ImageScore(row["sample"], int(row["label"]), row["defect"], float(row["score"]))
+            for row in csv.DictReader(io.StringIO(content.decode(), newline=""))
+        ]
+    except (ValueError, KeyError, TypeError) as error:
         raise RecordError(
-            f"{path} is not a scores file: {error}. Delete it and its record and run the cell again."
+            f"{path_of(run, record, SCORES)} is not a scores file: {error}. Run the cell again."
         ) from error
 
 
@@ -127,3 +233,13 @@ def mean(values: Iterable[float | None]) -> tuple[float | None, int, int]:
     values = list(values)
     defined = [value for value in values if value is not None]
     return (math.fsum(defined) / len(defined) if defined else None), len(defined), len(values)
+
+
+def _text(record: Record) -> str:
+    fields = asdict(record)
+    del fields["failure"]
+    return json.dumps(fields, indent=1, default=files.plain, allow_nan=False) + "\n"
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

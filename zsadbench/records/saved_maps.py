@@ -19,7 +19,6 @@ import numpy as np
 from zsadbench.errors import RecordError
 from zsadbench.records import results
 from zsadbench.records.results import Record
-from zsadbench.support import files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,18 +27,13 @@ SIDE = 256  # pixels of the longer side: 300 dpi at the 2 cm that a panel has in
 STEPS = 2**16 - 1
 FINGERPRINT, RANGES = "fingerprint", "ranges"  # of the archive: the record's; [N, 2] float32, each map's extremes
 
-_ADVICE = "Run the method again with `zsadbench run --save-maps` and a new --out."
+_ADVICE = "Run the same command again with --save-maps: it makes the maps that are missing, and nothing else."
 
 
-def path_of(run: Path, record: Record) -> Path:
-    """Return where the maps of a cell lie."""
-    return results.record_path(run, record.dataset, record.method, record.category).with_suffix(".maps.npz")
+def encode(record: Record, names: Sequence[str], maps: Iterable[tuple[int, np.ndarray]]) -> bytes:
+    """Return the file of a cell's maps (index of the first image, [B, H, W] float32, finite) by their samples' names.
 
-
-def save(run: Path, record: Record, names: Sequence[str], maps: Iterable[tuple[int, np.ndarray]]) -> None:
-    """Write the maps of a cell (index of the first image, [B, H, W] float32, finite) under their samples' names.
-
-    Equal maps give equal bytes. Raises RecordError when the disk is full.
+    Equal maps give equal bytes.
     """
     buffer, ranges = io.BytesIO(), np.zeros((len(names), 2), np.float32)
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -51,12 +45,21 @@ def save(run: Path, record: Record, names: Sequence[str], maps: Iterable[tuple[i
                 _add(archive, names[index], np.rint(steps).astype(np.uint16))
         _add(archive, RANGES, ranges)
         _add(archive, FINGERPRINT, np.array(record.fingerprint))
-    files.write_atomically(path_of(run, record), buffer.getvalue())
+    return buffer.getvalue()
+
+
+def exist(run: Path, record: Record) -> bool:
+    """Tell whether the maps of a record are there and whole; those of another run of its cell do not count."""
+    try:
+        with np.load(results.path_of(run, record, results.MAPS), allow_pickle=False) as archive:
+            return str(archive[FINGERPRINT]) == record.fingerprint
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return False
 
 
 def load(run: Path, record: Record, names: Sequence[str]) -> Mapping[str, np.ndarray]:
     """Return the maps of a cell's samples, [h, w] float32, by name; `names` are all of them. Raises RecordError."""
-    path = path_of(run, record)
+    path = results.path_of(run, record, results.MAPS)
     try:
         with np.load(path, allow_pickle=False) as archive:
             if str(archive[FINGERPRINT]) != record.fingerprint:

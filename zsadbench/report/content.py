@@ -13,7 +13,6 @@ from zsadbench import datasets
 from zsadbench.analysis import significance
 from zsadbench.analysis.intervals import Resamples
 from zsadbench.analysis.rows import (
-    FREE_FIELDS,
     MEAN,
     Line,
     Table,
@@ -27,6 +26,7 @@ from zsadbench.errors import RecordError, UsageError, ZsadError
 from zsadbench.figures import drawing, map_grid, map_samples, ranks
 from zsadbench.figures import efficiency as cost
 from zsadbench.figures.drawing import Drawing
+from zsadbench.protocol import FREE_FIELDS
 from zsadbench.records import efficiency, results, saved_maps
 from zsadbench.records.published import Library
 from zsadbench.records.results import Record
@@ -153,7 +153,7 @@ def _category(cells: Sequence[tuple[Path, Record]], table: Table, name: str, dat
         wrong = grids.most_wrong({result.title: result.scores for result in found})
     except UsageError:
         wrong = None  # one label only: nothing is ranked
-    kept = [result for result in found if saved_maps.path_of(result.run, result.record).exists()]
+    kept = [result for result in found if saved_maps.exist(result.run, result.record)]
     maps = _picture(partial(_draw_maps, kept, table.dataset, data_root)) if kept else None
     return Category(name, grids.results(table, [line for line in table.lines if line.category == name]), wrong, maps)
 

@@ -20,8 +20,9 @@ from zsadbench.records.results import ImageScore, Record
 from zsadbench.running import recording
 from zsadbench.running.evaluation import GroundTruth, evaluate, finished_maps
 from zsadbench.running.loading import ChunkStore, ImageBatch, positions
-from zsadbench.running.plan import Cell
+from zsadbench.running.plan import Cell, standing
 from zsadbench.running.request import Request
+from zsadbench.support import files
 from zsadbench.support.guard import guard
 from zsadbench.support.meters import clock
 from zsadbench.support.spill import Parked, Spill
@@ -109,29 +110,56 @@ def conclude(cell_run: CellRun, truth: GroundTruth, request: Request) -> Record:
     cell = cell_run.cell
     if cell_run.problem is not None:
         return save_failure(cell, cell_run.problem, request)
-    maps = cell_run.maps_in_order
-    measure = partial(evaluate, truth, cell_run.method, cell_run.scores, maps, request.protocol)
-    outcome = guard(measure, request.fail_fast)
+    outcome = guard(partial(_measure, cell_run, truth, request), request.fail_fast)
     if isinstance(outcome, ZsadError):
         return save_failure(cell, outcome, request)
-    record = recording.done(cell, cell_run.method, outcome, request)
-    if request.save_maps:
-        saved_maps.save(
-            request.out, record, truth.names, finished_maps(truth, cell_run.method, maps(), request.protocol)
-        )
-    if outcome.histograms is not None:
-        pixel_files.save(request.out, record, outcome.histograms)
-    scores = [
-        ImageScore(name, sample.label, sample.defect, float(score))
-        for name, sample, score in zip(truth.names, cell.samples, cell_run.scores, strict=True)
-    ]
-    results.save(request.out, record, scores)
+    measured, beside = outcome
+    record = _commit(cell, measured, beside, request)
+    if isinstance(record, ZsadError):
+        return save_failure(cell, record, request)
     recording.log(cell, cell_run.seconds, request)
     return record
 
 
+def _commit(cell: Cell, record: Record, beside: dict[str, bytes], request: Request) -> Record | ZsadError:
+    """Write a cell, unless another process has finished it meanwhile; return the record that stands then."""
+    with files.locked(cell.path(request.out).parent):
+        found = standing(cell, request)
+        if found.record is not None and found.stands:
+            if not found.maps and record.fingerprint == found.record.fingerprint:
+                files.write_atomically(results.path_of(request.out, record, results.MAPS), beside[results.MAPS])
+            return found.record
+        if results.SCORES not in beside or (found.asked and not request.overwrite):
+            return ZsadError("Another process changed this cell while it was measured; its files were left alone.")
+        return results.save(request.out, record, beside)
+
+
+def _measure(cell_run: CellRun, truth: GroundTruth, request: Request) -> tuple[Record, dict[str, bytes]]:
+    """Return the record of a cell and the files beside it; of a finished one that lacks its maps those alone."""
+    cell, method, protocol = cell_run.cell, cell_run.method, request.protocol
+    beside: dict[str, bytes] = {}
+    found = standing(cell, request)
+    if found.record is not None and found.stands:
+        record = found.record
+    else:
+        outcome = evaluate(truth, method, cell_run.scores, cell_run.maps_in_order, protocol)
+        record = recording.done(cell, method, outcome, request)
+        scores = [
+            ImageScore(name, sample.label, sample.defect, float(score))
+            for name, sample, score in zip(truth.names, cell.samples, cell_run.scores, strict=True)
+        ]
+        beside[results.SCORES] = results.encode_scores(scores)
+        if outcome.histograms is not None:
+            beside[results.PIXELS] = pixel_files.encode(outcome.histograms)
+    if request.save_maps:
+        maps = finished_maps(truth, method, cell_run.maps_in_order(), protocol)
+        beside[results.MAPS] = saved_maps.encode(record, truth.names, maps)
+    return record, beside
+
+
 def save_failure(cell: Cell, problem: ZsadError, request: Request) -> Record:
-    """Record why a cell has no numbers."""
+    """Record why a cell has no new numbers."""
     record = recording.failure(cell, problem)
-    results.save(request.out, record)
+    with files.locked(cell.path(request.out).parent):
+        results.save_failure(request.out, record)
     return record

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import socket
 import tempfile
 import warnings
 from collections.abc import Collection, Iterator, Sequence
@@ -23,11 +24,11 @@ from zsadbench.errors import ExecutorError, MissingDependency, UsageError
 from zsadbench.records import results
 from zsadbench.records.results import Record
 from zsadbench.running import runner
-from zsadbench.running.plan import Cell, Plan, Tower, is_done
+from zsadbench.running.plan import Cell, Plan, Tower, standing
 from zsadbench.running.progress import Progress, Silent
 from zsadbench.running.request import Request
 from zsadbench.running.runner import Summary
-from zsadbench.support import files, plugins
+from zsadbench.support import plugins, source
 
 TRIES = 3  # times that workers may end in a row without a finished cell between
 PATIENCE = 10.0  # seconds that a scheduler has to answer
@@ -64,28 +65,31 @@ def run(plan: Plan, request: Request, progress: Progress, backend: Backend | Non
     """
     if backend is None:
         return runner.run(plan, request, progress)
-    files.make_folder(request.out)
+    runner.tidy(plan, request)
     summary = Summary(skipped=len(plan.done))
     left = {_key(cell): cell for group in plan.groups for cell in group}
     progress.begin(plan.cells, sum(len(cell.samples) for cell in left.values()))
     tries = 0
-    while left:
-        before = len(left)
-        try:
-            for record in _records(plan, left, request, backend):
-                cell = left.pop((record.dataset, record.method, record.category))
-                summary.counts[record.status] = summary.counts.get(record.status, 0) + 1
-                progress.step(f"{record.dataset}/{record.category}", len(cell.samples))
-                progress.finish_cell(record)
-        except Exception as error:
-            if type(error).__name__ not in ENDED:
-                raise
-            tries = tries + 1 if len(left) == before else 0
-            if tries == TRIES:
-                raise ExecutorError(
-                    f"Workers of --executor {backend.name} ended {TRIES} times without finishing a cell ({error}); "
-                    "memory may be short. Finished cells are kept: run the same command with fewer workers."
-                ) from error
+    try:
+        while left:
+            before = len(left)
+            try:
+                for record in _records(plan, left, request, backend):
+                    cell = left.pop((record.dataset, record.method, record.category))
+                    summary.counts[record.status] = summary.counts.get(record.status, 0) + 1
+                    progress.step(f"{record.dataset}/{record.category}", len(cell.samples))
+                    progress.finish_cell(record)
+            except Exception as error:
+                if type(error).__name__ not in ENDED:
+                    raise
+                tries = tries + 1 if len(left) == before else 0
+                if tries == TRIES:
+                    raise ExecutorError(
+                        f"Workers of --executor {backend.name} ended {TRIES} times without finishing a cell ({error}); "
+                        "memory may be short. Finished cells are kept: run the same command with fewer workers."
+                    ) from error
+    finally:
+        runner.sweep(request.out)  # a worker that dies takes its neighbours with it, maybe in the middle of a write
     return summary
 
 
@@ -117,12 +121,37 @@ def _work(pickled: bytes, folders: Sequence[Path]) -> tuple[list[Record], list[s
     for folder in folders:
         plugins.add_folder(folder)
     cells, request = pickle.loads(pickled)
+    check_code(cells)
     request = replace(request, device=own_device(request.device))
-    paths = [results.record_path(request.out, *_key(cell)) for cell in cells]
-    left = tuple(cell for cell, path in zip(cells, paths, strict=True) if not is_done(path, cell.fingerprint))
+    left = tuple(cell for cell in cells if not standing(cell, request).done)
+    finished = [results.load(cell.path(request.out)) for cell in cells if cell not in left]
+    watch = _Collector()
     with warnings.catch_warnings(record=True) as caught:
-        runner.run(Plan((left,) if left else (), ()), request, Silent(), _keep_encoder)
-    return [results.load(path) for path in paths], [str(one.message) for one in caught]
+        runner.run_cells(Plan((left,) if left else (), ()), request, watch, _keep_encoder)
+    return [*finished, *watch.records], [str(one.message) for one in caught]
+
+
+class _Collector(Silent):
+    """A Progress that keeps the records: of a failed cell, its file may be that of an earlier success."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def finish_cell(self, record: Record) -> None:
+        """Keep the record."""
+        self.records.append(record)
+
+
+def check_code(cells: Sequence[Cell]) -> None:
+    """Raise ExecutorError where a worker's code is not the one that the cells are recorded under."""
+    here = source.of_harness(source.RESULTS)
+    for cell in cells:
+        code = cell.parts["code"]
+        if (code["zsadbench"], code["method"]) != (here, source.of_plugin(cell.planned.method)):
+            raise ExecutorError(
+                f"The worker on {socket.gethostname()} has other code of zsadbench or of {cell.planned.name} than this "
+                "process. Install the same version there, restart the worker, and run the same command again."
+            )
 
 
 def _keep_encoder(tower: Tower, request: Request) -> Encoder | None:

@@ -7,18 +7,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zsadbench import __version__, datasets, encoders, methods
+from zsadbench import datasets, encoders, methods
 from zsadbench.data import contents, findings
 from zsadbench.data.findings import Finding
 from zsadbench.datasets import Category, Dataset, Sample
-from zsadbench.errors import RecordError, ZsadError
+from zsadbench.errors import ZsadError
 from zsadbench.methods import Method, TrainableMethod
 from zsadbench.records import results
-from zsadbench.running import checkpoint_choice, given, targets
+from zsadbench.running import checkpoint_choice, given, resume, targets
 from zsadbench.running.checkpoint_choice import Choice
 from zsadbench.running.request import Request
+from zsadbench.running.resume import Parts, Standing
 from zsadbench.running.targets import Target
-from zsadbench.support import files, plugins
+from zsadbench.support import files, source
 from zsadbench.training import cross_dataset
 from zsadbench.training.checkpoints import Shelf
 from zsadbench.training.request import TrainRequest
@@ -44,7 +45,6 @@ class PlannedMethod:
     checkpoint: tuple[Path, ...]  # files of trained weights
     weights_sha256: str
     checkpoint_sha256: str
-    code_sha256: str
     problem: ZsadError | None = None  # why it cannot run: weights that are missing, a checkpoint that is needed
     text_sha256: str = ""  # of the weights of a second encoder, whose text tower is used
     trained_on: frozenset[str] | None = None  # from the card of our own checkpoint; None: what the method says
@@ -58,16 +58,24 @@ class PlannedMethod:
 
 @dataclass(frozen=True)
 class Cell:
-    """One (method, dataset, category) that has to be run."""
+    """One (method, dataset, category) of a request."""
 
     planned: PlannedMethod
     dataset: Dataset
     category: Category
     samples: tuple[Sample, ...]
-    fingerprint: str
-    data: Mapping[str, Any]  # what identifies the images, as the record has it
+    parts: Parts  # everything that decides its numbers
     references: tuple[Sample, ...] = ()  # normal images that a few-shot method is given
     problem: ZsadError | None = None  # why it cannot run: references that the dataset lacks
+
+    @property
+    def fingerprint(self) -> str:
+        """One digest of all parts: cells with equal ones have equal numbers."""
+        return files.fingerprint(self.parts)
+
+    def path(self, run: Path) -> Path:
+        """Return where its record lies in a run folder."""
+        return results.record_path(run, self.dataset.name, self.planned.name, self.category.name)
 
 
 @dataclass(frozen=True)
@@ -117,7 +125,7 @@ def make_plan(request: Request, progress: contents.Progress | None = None) -> Pl
 
     A trained method's bare name stands for the preset that suits each dataset. progress: told while files are read
     whose content is not known yet. Raises UsageError, UnknownName, OptionError or DataError before any weights are
-    loaded.
+    loaded, and UsageError where the folder holds finished cells of another question (`zsadbench.running.resume`).
     """
     resolved = resolve(request)
     given.check(request, resolved.chosen, resolved.sets)
@@ -132,7 +140,8 @@ def plan_cells(
 ) -> Plan:
     """Find out which cells of a request are missing or out of date.
 
-    failures: why trainings failed, by the method's full name; its cells fail for that reason.
+    failures: why trainings failed, by the method's full name; its cells fail for that reason. Raises UsageError where
+    the run folder holds finished cells of another question.
     """
     sets, suited = resolved
     named = [target for dataset in sets for target in targets.of(dataset, request)]
@@ -142,18 +151,18 @@ def plan_cells(
         full: _plan_method(method, full, config, request, identify, shelf, (failures or {}).get(full))
         for full, method, config in resolved.chosen
     }
-    identities = {full: _identity(method, request) for full, method in planned.items()}
+    own = {full: _parts(method, request) for full, method in planned.items()}
     groups: dict[Tower, list[Cell]] = {}
-    done = []
+    done, standings = [], []
     for target in named:
         for full in suited[target.dataset.name]:
-            method = planned[full]
-            cell = images.cell(target, method, identities[full])
-            path = results.record_path(request.out, target.dataset.name, full, target.category.name)
-            if is_done(path, cell.fingerprint):
-                done.append(path)
+            cell = images.cell(target, planned[full], own[full])
+            standings.append(standing(cell, request))
+            if standings[-1].done:
+                done.append(cell.path(request.out))
             else:
-                groups.setdefault(method.tower, []).append(cell)
+                groups.setdefault(cell.planned.tower, []).append(cell)
+    resume.check(standings, request)
     told = [
         finding
         for dataset in sets
@@ -161,7 +170,13 @@ def plan_cells(
         for finding in of(dataset, request.categories)
     ]
     told += [Finding("checkpoint", note, False) for note in shelf.notes]
+    told += [Finding("finished cells", note, False) for note in resume.notes(standings, request)]
     return Plan(tuple(tuple(group) for group in groups.values()), tuple(done), tuple(told))
+
+
+def standing(cell: Cell, request: Request) -> Standing:
+    """Return what a cell finds in its place of the run folder."""
+    return resume.look(cell.path(request.out), cell.parts, request)
 
 
 def resolve_methods(request: Request) -> dict[str, tuple[type[Method], Any]]:
@@ -224,7 +239,6 @@ def _plan_method(
         checkpoint=choice.paths,
         weights_sha256=weights["encoder"],
         checkpoint_sha256=files.sha256_of_all(choice.paths) if choice.paths else "",
-        code_sha256=files.sha256_of_all(plugins.source_files("zsadbench.methods", full.partition(".")[0])),
         problem=failure or choice.problem,
         text_sha256=weights["text_encoder"],
         trained_on=choice.trained_on,
@@ -251,21 +265,15 @@ class _Identify:
         return known
 
 
-def _identity(planned: PlannedMethod, request: Request) -> str:
-    """Return one hash of everything but the images that a method's numbers depend on."""
-    return files.fingerprint(
-        {
-            "format": results.FORMAT,
-            "version": __version__,
-            "protocol": asdict(request.protocol),
-            "method": planned.name,
-            "options": asdict(planned.config),
-            "weights": [planned.weights_sha256, planned.text_sha256],
-            "checkpoint": planned.checkpoint_sha256,
-            "code": planned.code_sha256,
-            "allow_leak": request.allow_leak,
-        }
-    )
+def _parts(planned: PlannedMethod, request: Request) -> Parts:
+    """Return everything but the images that a method's numbers depend on, as JSON values."""
+    return {
+        "protocol": asdict(request.protocol),
+        "options": files.as_json(asdict(planned.config)),
+        "weights": {"encoder": planned.weights_sha256, "text_encoder": planned.text_sha256},
+        "checkpoint": {"sha256": planned.checkpoint_sha256},
+        "code": {"zsadbench": source.of_harness(source.RESULTS), "method": source.of_plugin(planned.method)},
+    }
 
 
 def _shots(method: type[Method], config: Any) -> int:
@@ -288,34 +296,18 @@ class _Images:
         self._references = {
             key: targets.identity(key[0].dataset, references.samples, known) for key, references in self._drawn.items()
         }
-        self._code = {
-            name: files.sha256_of_all(plugins.source_files("zsadbench.datasets", name.partition(".")[0]))
-            for name in {target.dataset.name for target in named}
-        }
 
-    def cell(self, target: Target, planned: PlannedMethod, identity: str) -> Cell:
-        """Return the cell of a method, whose other dependencies have the hash `identity`, on some images."""
+    def cell(self, target: Target, planned: PlannedMethod, own: Parts) -> Cell:
+        """Return the cell of a method, whose numbers depend on `own` beside some images."""
         key = target, _shots(planned.method, planned.config)
-        data, references = self._data[target], self._drawn[key]
+        dataset, category, references = target.dataset, target.category, self._drawn[key]
+        data = self._data[target] | {"noun": category.noun}
         if references.samples:
-            data = data | {"references_sha256": self._references[key]["content_sha256"]}
-        fingerprint = files.fingerprint(
-            {
-                "method": identity,
-                "dataset": [target.dataset.name, self._code[target.dataset.name], *asdict(target.category).values()],
-                "data": data,
-                "references": self._references[key]["sha256"],
-            }
-        )
-        return Cell(planned, target.dataset, target.category, target.samples, fingerprint, data, *references)
-
-
-def is_done(path: Path, fingerprint: str) -> bool:
-    """Tell whether a record is there, finished, and what a cell of this fingerprint would give."""
-    if not path.exists():
-        return False
-    try:
-        record = results.load(path)
-    except RecordError:
-        return False  # unreadable: run the cell again and replace it
-    return record.status == "done" and record.fingerprint == fingerprint
+            data |= {"references_sha256": self._references[key]["content_sha256"]}
+        parts = {
+            **own,
+            "cell": {"method": planned.name, "dataset": dataset.name, "category": category.name},
+            "data": data,
+            "code": {**own["code"], "dataset": source.of_plugin(type(dataset))},
+        }
+        return Cell(planned, dataset, category, target.samples, parts, *references)

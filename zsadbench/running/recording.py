@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
-from dataclasses import asdict
 
-import numpy as np
-import torch
-
-from zsadbench import __version__
 from zsadbench.errors import NeedsCheckpoint, RecordError, ZsadError
 from zsadbench.methods import Method, TrainableMethod
 from zsadbench.records.results import Record
 from zsadbench.running.evaluation import Evaluation
 from zsadbench.running.plan import Cell
 from zsadbench.running.request import Request
+from zsadbench.support import environment
 from zsadbench.support.meters import device_name
 from zsadbench.training import cross_dataset
 
@@ -53,17 +48,12 @@ def done(cell: Cell, method: Method, outcome: Evaluation, request: Request) -> R
             "checkpoint_sha256": planned.checkpoint_sha256,
             "leak": has_seen(method, cell),
         },
-        protocol=asdict(request.protocol) | {"batch_images": method.batch_images},
-        options=asdict(planned.config),
+        protocol={**cell.parts["protocol"], "batch_images": method.batch_images},
+        options=dict(cell.parts["options"]),
         encoder=encoder.identity if encoder is not None else {},
-        data=dict(cell.data),
-        environment={
-            "zsadbench": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "device": device_name(request.device),
-        },
+        data=dict(cell.parts["data"]),
+        code=dict(cell.parts["code"]),
+        environment=environment.describe(request.device),
     )
 
 
@@ -75,7 +65,7 @@ def failure(cell: Cell, problem: ZsadError) -> Record:
         dataset=cell.dataset.name,
         category=cell.category.name,
         status=kinds.get(type(problem), "failed"),  # type: ignore[arg-type]  # the values are Status literals
-        error=str(problem),
+        error=str(problem).strip() or type(problem).__name__,
         title=cell.planned.method.card.title,
     )
 

@@ -32,6 +32,7 @@ class Request:
     allow_leak: bool = False
     fail_fast: bool = False
     save_maps: bool = False  # keep finished maps for figures; no part of the protocol
+    overwrite: bool = False  # replace finished cells of other options or another protocol
 
     def checkpoint(self, name: str | None) -> tuple[Path, ...]:
         """Return what is given as trained weights under a name: files, or our own folder; nothing if nothing is."""

@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import groupby
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from zsadbench.encoders import weights as weight_files
 from zsadbench.encoders.base import Encoder
 from zsadbench.errors import ZsadError
 from zsadbench.methods import Method, TrainableMethod
+from zsadbench.records import results
 from zsadbench.records.results import Record
 from zsadbench.running import recording
 from zsadbench.running.cells import CellRun, conclude, make_store, remember, save_failure
@@ -25,7 +27,7 @@ from zsadbench.running.evaluation import GroundTruth
 from zsadbench.running.plan import Cell, Plan, PlannedMethod, Tower
 from zsadbench.running.progress import Progress
 from zsadbench.running.request import Request
-from zsadbench.support.files import make_folder
+from zsadbench.support import files
 from zsadbench.support.guard import guard
 from zsadbench.support.meters import CORES
 from zsadbench.support.spill import Spill
@@ -46,24 +48,39 @@ class Summary:
         return self.counts.get("failed", 0) + self.counts.get("refused", 0)
 
 
+def tidy(plan: Plan, request: Request) -> None:
+    """Make the run folder, or remove from it what killed runs have left and failures that finished cells outlived."""
+    files.make_folder(request.out)
+    sweep(request.out)
+    for path in plan.done:
+        results.forget_failure(path)
+
+
+def sweep(out: Path) -> None:
+    """Remove files of a run folder that were never finished, because their process died."""
+    files.sweep(out, "*/*/", f"*/*/{results.FAILED}/")
+
+
 def load_tower(tower: Tower, request: Request) -> Encoder | None:
     """Return the encoder that methods share in a run, None for methods without. Raises WeightsError."""
     precision = request.protocol.precision
     return encoders.load_for(tower, device=request.device, precision=precision, weights=request.weights)
 
 
-def run(
-    plan: Plan,
-    request: Request,
-    progress: Progress,
-    load: Callable[[Tower, Request], Encoder | None] = load_tower,
-) -> Summary:
-    """Run every cell of the plan and record it under `request.out`.
+def run(plan: Plan, request: Request, progress: Progress) -> Summary:
+    """Tidy the run folder, then run every cell of the plan and record it there.
 
     A cell that fails is recorded as failed and the run goes on (unless `fail_fast`). Raises RecordError when results
-    cannot be written; what was finished before stays. `load` is for a process that keeps encoders between runs.
+    cannot be written; what was finished before stays.
     """
-    make_folder(request.out)
+    tidy(plan, request)
+    return run_cells(plan, request, progress, load_tower)
+
+
+def run_cells(
+    plan: Plan, request: Request, progress: Progress, load: Callable[[Tower, Request], Encoder | None]
+) -> Summary:
+    """Run every cell of the plan; `load` is for a process that keeps encoders between runs. Raises as `run`."""
     summary = Summary(skipped=len(plan.done))
     progress.begin(plan.cells, sum(len(cell.samples) for group in plan.groups for cell in group))
     with ThreadPoolExecutor(DECODERS) as pool, ThreadPoolExecutor(EVALUATORS) as evaluators, torch.inference_mode():

@@ -83,10 +83,7 @@ class Job:
         cells = [cell for group in self.plan.groups for cell in group]
         paths = {
             *self.plan.done,
-            *(
-                results.record_path(self.request.out, cell.dataset.name, cell.planned.name, cell.category.name)
-                for cell in cells
-            ),
+            *(cell.path(self.request.out) for cell in cells),
         }
         return [results.load(path) for path in sorted(paths) if path.exists()]
 

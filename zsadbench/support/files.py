@@ -5,12 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Callable, Iterable
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from zsadbench.errors import RecordError, UsageError
+
+PART = ".part"  # suffix of files that are being written
+DAY = 86400.0  # seconds
+_HOST = "".join(filter(str.isalnum, socket.gethostname())) or "host"
 
 
 def make_folder(folder: Path) -> None:
@@ -23,30 +30,131 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
-def write_atomically(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
-    """Write a file so that it exists whole or not at all, even across a power cut. Raises RecordError.
+Content = str | bytes | Callable[[Path], object]  # what a file holds, or a function that writes it at a path
 
-    content: what the file holds, or a function that writes it at the path that it is given.
+
+def write_atomically(path: Path, content: Content) -> None:
+    """Write a file so that it exists whole or not at all, even across a power cut. Raises RecordError."""
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[Path, Content], stale: Iterable[Path] = ()) -> None:
+    """Write files of which the last one vouches for the others, and remove stale ones. Raises RecordError.
+
+    Everything is on the disk before the first file appears. They appear in their order; stale files go before the last
+    one appears. When something cannot be written, nothing has changed.
     """
-    temporary = None
+    parts: dict[Path, _Part] = {}
+    path = next(iter(contents))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
-            temporary = Path(file.name)
-        if callable(content):
-            content(temporary)
-        else:
-            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        for path, content in contents.items():
+            parts[path] = _Part(path.parent)
+            parts[path].write(content)
+        *others, last = contents
+        for path in others:
+            parts[path].file.replace(path)
+        for path in stale:
+            path.unlink(missing_ok=True)
+        path = last
+        parts[path].file.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
         raise RecordError(
             f"{path} could not be written: {getattr(error, 'strerror', None) or error}. Free some space and run the "
             "same command again."
         ) from error
+    finally:
+        for part in parts.values():
+            part.close()
+
+
+class _Part:
+    """A file on its way: `.HOST-RANDOM.part` in its folder, locked by its writer for as long as that lives."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock: int | None = None
+        while self._lock is None:
+            self.file = folder / f".{_HOST}-{secrets.token_hex(4)}{PART}"
+            self._lock = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)  # the umask says who may read
+            if not _lock(self._lock, wait=True):
+                self.unlock()  # a system without locks, which may not rename open files either
+                return
+            if not self.file.exists():  # `sweep` was faster than the lock
+                self.unlock()
+
+    def write(self, content: Content) -> None:
+        """Write and put it on the disk."""
+        if callable(content):
+            content(self.file)
+        else:
+            self.file.write_bytes(content.encode() if isinstance(content, str) else content)
+        with self.file.open("rb+") as file:
+            os.fsync(file.fileno())
+
+    def close(self) -> None:
+        """Remove the file, unless it has got its name."""
+        self.file.unlink(missing_ok=True)
+        self.unlock()
+
+    def unlock(self) -> None:
+        """Free the lock."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def sweep(folder: Path, *below: str) -> None:
+    """Remove what writers that died have left in a folder: those of this machine at once, of others after a day.
+
+    below: more folders to look into, as patterns for glob that end with a slash.
+    """
+    for path in (path for pattern in ("", *below) for path in folder.glob(f"{pattern}.*{PART}")):
+        try:
+            if path.name.startswith(f".{_HOST}-"):
+                _remove_if_dead(path)
+            elif time.time() - path.stat().st_mtime > DAY:
+                path.unlink()
+        except OSError:
+            continue  # another process removes it as well, or it may not be touched: it harms nothing
+
+
+def _remove_if_dead(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        if _lock(descriptor, wait=False):
+            path.unlink()
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let one process or thread at a time into the block of a folder, where the file system knows locks.
+
+    The system drops locks with their process, even after `kill -9`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        yield
+        return
+    try:
+        _lock(descriptor, wait=True)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, wait: bool) -> bool:
+    """Lock an open file until it is closed; tell whether that was possible."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except (ImportError, OSError):  # Windows; a file system without locks; another process has it
+        return False
+    return True
 
 
 def sha256(path: Path) -> str:
@@ -70,9 +178,14 @@ def sha256_of_all(paths: Iterable[Path]) -> str:
     return fingerprint({path.relative_to(root).as_posix(): sha256(path) for path in paths})
 
 
-def fingerprint(parts: dict[str, Any]) -> str:
+def fingerprint(parts: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a JSON value, independent of key order."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=plain).encode()).hexdigest()
+
+
+def as_json(value: Any) -> Any:
+    """Return a value as JSON gives it back: tuples are lists, sets sorted lists, paths texts."""
+    return json.loads(json.dumps(value, default=plain))
 
 
 def plain(value: Any) -> Any:

@@ -124,15 +124,6 @@ def register(plugin: type, required: tuple[str, ...]) -> None:
     _registered[plugin.__module__] = plugin
 
 
-def source_files(package: str, name: str) -> list[Path]:
-    """Return every file of a plugin: its one file, or all of its folder but compiled ones. Raises as `source_file`."""
-    main = source_file(package, name)
-    if main.name != "__init__.py":
-        return [main]
-    files = (path for path in main.parent.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return sorted(files)
-
-
 def source_file(package: str, name: str) -> Path:
     """Return a plugin's file or its folder's `__init__.py`, importing nothing. Raises UnknownName or PluginError."""
     if name in _files(package):

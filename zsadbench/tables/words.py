@@ -47,11 +47,13 @@ def marks(line: Line) -> list[str]:
 
 
 def notes_below(table: Table, records: Iterable[Record]) -> list[str]:
-    """Return one sentence per reason why cells of a table's dataset have no numbers."""
+    """Return one sentence per reason why cells of a table's dataset have no numbers, or none of the newest attempt."""
     reasons: dict[tuple[str, str, str], dict[str, None]] = {}
     for record in records:
-        if record.dataset == table.dataset and record.status != "done":
-            reason = record.method, STATUSES[record.status], record.reason
+        if record.dataset == table.dataset and (record.status != "done" or record.failure is not None):
+            newer = "a newer attempt failed, shown is the result before it"
+            status = newer if record.failure is not None else STATUSES[record.status]
+            reason = record.method, status, record.failure or record.reason
             reasons.setdefault(reason, {})[record.category] = None
     return [f"{method} on {', '.join(found)}: {status}. {error}" for (method, status, error), found in reasons.items()]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,7 @@ class Card:
     weights_sha256: str
     seconds: float = 0.0  # of all epochs
     peak_bytes: int | None = None
+    code: dict[str, str] = field(default_factory=dict)  # digests of what decided the weights (`support.source`)
     format: int = FORMAT
 
 
@@ -139,7 +140,7 @@ def subject(
     name: CLI name of the method; options: the fields of its options; weights: sha256 of the encoders'.
     """
     ours = {field: value for field, value in options.items() if field not in method.free_options}
-    return {"method": name.partition(".")[0], **plain(ours), "encoder weights": list(weights)}
+    return {"method": name.partition(".")[0], **files.as_json(ours), "encoder weights": list(weights)}
 
 
 def of_card(card: Card, method: type[TrainableMethod]) -> dict[str, Any]:
@@ -200,8 +201,3 @@ def check(folder: Path, card: Card, method: type[TrainableMethod], wanted: Mappi
                 f"Checkpoint {folder} is of another kind: {name} is {found.get(name)!r} on its card, but "
                 f"{wanted.get(name)!r} here. Give the checkpoint that belongs to this method and encoder."
             )
-
-
-def plain(value: Any) -> Any:
-    """Return a value as JSON gives it back: tuples are lists, sets sorted lists."""
-    return json.loads(json.dumps(value, default=sorted))

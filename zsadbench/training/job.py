@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Literal, NamedTuple
 
-from zsadbench import __version__, datasets, encoders, methods
+from zsadbench import datasets, encoders, methods
 from zsadbench.data import sampling
 from zsadbench.datasets import Dataset, Sample
 from zsadbench.encoders import checks
@@ -13,8 +13,7 @@ from zsadbench.errors import DataError
 from zsadbench.methods import TrainableMethod
 from zsadbench.protocol import Protocol
 from zsadbench.recipes import TrainRecipe
-from zsadbench.support import files, plugins
-from zsadbench.training import checkpoints
+from zsadbench.support import files, source
 from zsadbench.training import request as train_request
 from zsadbench.training.request import TrainRequest
 
@@ -49,7 +48,7 @@ def prepare(request: TrainRequest) -> Job:
     facts = {
         "method": full,
         "trained_on": [dataset.name],
-        "options": checkpoints.plain(asdict(config)),
+        "options": files.as_json(asdict(config)),
         "encoder": encoder.identity if encoder is not None else {},
         "data": {
             "dataset": dataset.name,
@@ -60,9 +59,18 @@ def prepare(request: TrainRequest) -> Job:
             "limit": request.limit,
         },
         "seed": request.seed,
+        "code": code_of(method_class, type(dataset)),
     }
-    code = files.sha256_of_all(plugins.source_files("zsadbench.methods", full.partition(".")[0]))
-    return Job(request, method, dataset, samples, facts, files.fingerprint({**facts, "code": [__version__, code]}))
+    return Job(request, method, dataset, samples, facts, files.fingerprint(facts))
+
+
+def code_of(method: type[TrainableMethod], dataset: type[Dataset]) -> dict[str, str]:
+    """Return the digests of the code that decides trained weights."""
+    return {
+        "method": source.of_plugin(method),
+        "dataset": source.of_plugin(dataset),
+        "zsadbench": source.of_harness(source.TRAININGS),
+    }
 
 
 def _samples(dataset: Dataset, request: TrainRequest) -> tuple[Sample, ...]:

@@ -8,7 +8,6 @@ the position.
 from __future__ import annotations
 
 import math
-import platform
 import typing
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,17 +16,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from zsadbench import __version__
 from zsadbench.data.images import DECODERS
 from zsadbench.errors import PluginError, UsageError, WeightsError, ZsadError
 from zsadbench.methods import Stage
-from zsadbench.support import files
+from zsadbench.support import environment, files
 from zsadbench.support.files import make_folder
-from zsadbench.support.meters import Meter, device_name
+from zsadbench.support.meters import Meter
 from zsadbench.support.spill import Spill
 from zsadbench.training import checkpoints
 from zsadbench.training.checkpoints import STATE, Epoch
@@ -261,14 +258,7 @@ def _finish(job: Job, position: Position) -> None:
         raise Diverged(f"{job.facts['method']}: the last step left no finite number in {', '.join(broken[:3])}.")
     peaks = [epoch["peak_bytes"] for epoch in position.epochs if epoch["peak_bytes"] is not None]
     measured = {
-        "environment": {
-            "zsadbench": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "device": device_name(job.request.device),
-            "precision": job.request.precision,
-        },
+        "environment": {**environment.describe(job.request.device), "precision": job.request.precision},
         "epochs": position.epochs,
         "seconds": math.fsum(epoch["seconds"] for epoch in position.epochs),
         "peak_bytes": max(peaks, default=None),
