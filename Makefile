@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test test-lowest docs lint dist clean
+.PHONY: help setup demo demo-checkpoints test test-lowest docs lint dist clean
 
 help:
 	@echo "make setup        install zsadbench and its development tools into $(VENV)"
 	@echo "make demo         run every method on the embedded demo set, print its tables and make its report"
+	@echo "make demo-checkpoints  train the demo's trained presets anew (results/checkpoints)"
 	@echo "make test         run the test suite"
 	@echo "make test-lowest  run its quick part with the lowest versions that pyproject.toml allows"
 	@echo "make docs         build the documentation into build/docs, strictly and without network"
@@ -31,6 +32,12 @@ demo: setup
 	$(BIN)/zsadbench table runs/demo
 	$(BIN)/zsadbench table runs/demo --efficiency
 	$(BIN)/zsadbench report runs/demo --out runs/demo/report
+
+# What they hold is the same on one machine alone: sums of floating-point numbers differ from processor to processor.
+demo-checkpoints: export OMP_NUM_THREADS = 1
+demo-checkpoints: setup
+	rm -rf results/checkpoints
+	$(BIN)/python scripts/train_demo_checkpoints.py results/checkpoints
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q

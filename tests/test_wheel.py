@@ -59,10 +59,12 @@ def test_a_wheel_lists_every_plugin_of_the_checkout(site):
 def test_a_wheel_holds_the_demo_encoder_the_prompts_and_the_published_numbers(site):
     code = (
         "from zsadbench import encoders; from zsadbench.components import prompts\n"
-        "from zsadbench.records import published\n"
-        "print(len(encoders.load('demo').blocks), len(prompts.names()) > 5, len(published.load()) > 3000)"
+        "from zsadbench.records import published; from zsadbench.training import checkpoints\n"
+        "print(len(encoders.load('demo').blocks), len(prompts.names()) > 5, len(published.load()) > 3000)\n"
+        "print(*sorted(path.parent.name for path in checkpoints.shipped().glob('*/weights.safetensors')))"
     )
-    assert run(site, code).split() == ["12", "True", "True"]
+    shipped = sorted(path.name for path in (ROOT / "results" / "checkpoints").iterdir())
+    assert run(site, code).split() == ["12", "True", "True", *shipped]
 
 
 def test_a_wheel_installs_no_top_level_methods_or_datasets(site):

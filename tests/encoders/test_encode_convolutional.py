@@ -87,7 +87,9 @@ def test_what_a_network_without_blocks_cannot_give_is_refused(
 def test_methods_for_transformers_are_refused_in_a_sentence(encoder: encoders.base.Encoder) -> None:
     with pytest.raises(WeightsError, match="no text tower"):
         methods.create("april_gan", encoder=encoder)
-    with pytest.raises(UsageError, match=r"'timm:resnet18.tv_in1k' is a convolutional network and has no 'grid'"):
+    with pytest.raises(
+        UsageError, match=r"'timm:resnet18.tv_in1k' has no 'grid'; the method expects a vision transformer"
+    ):
         _ = encoder.grid
 
 

@@ -83,7 +83,7 @@ def measure(request: TrainRequest, target: str) -> Outcome:
     out, job = request.out, prepare(request)
     files.make_folder(out)
     save_file(job.method.ready().state_dict(), out / "untrained.safetensors")
-    course = _Course()
+    course = Course()
     loop.train(replace(request, out=out / "trained"), course)
     name = job.facts["method"]
     run = Request(
@@ -112,13 +112,18 @@ def quality(request: Request) -> Quality:
     return Quality(*(statistics.fmean(v for v in values if v is not None) for values in zip(*found, strict=True)))
 
 
-class _Course:
+class Course:
     """A training's Progress that keeps each stage's step losses and the CPU time of its epochs."""
 
     def __init__(self) -> None:
         self.stages: list[tuple[list[float], list[float]]] = []
         self._losses: list[float] = []
         self._start = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """CPU seconds of all epochs."""
+        return sum(sum(seconds) for _, seconds in self.stages)
 
     def begin(self, label: str, steps: int, done: int) -> None:
         """Start the clock."""

@@ -149,18 +149,26 @@ def of_card(card: Card, method: type[TrainableMethod]) -> dict[str, Any]:
     return subject(card.method, method, card.options, weights)
 
 
+def shipped() -> Path:
+    """Return where the demo's checkpoints lie: in a wheel inside the package, in a checkout `results/checkpoints/`."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "shipped_checkpoints"
+    return inside if inside.is_dir() else package.parent / "results" / "checkpoints"
+
+
 class Shelf:
-    """The finished checkpoints below a folder. Their cards are read once; what cannot be used is a note."""
+    """The finished checkpoints below a folder, and those that ship. Cards are read once; a useless one is a note."""
 
     def __init__(self, root: Path | None) -> None:
-        """Look below `root` when first asked; None: there is no such folder, and nothing is found."""
+        """Look below `root` when first asked; None: there is no such folder."""
         self.root = root
         self.notes: list[str] = []
 
     @cached_property
     def _cards(self) -> dict[Path, Card]:
         found = {}
-        for path in sorted(self.root.glob(f"*/{CARD}")) if self.root is not None else ():
+        roots = [root for root in (self.root, shipped()) if root is not None]
+        for path in (path for root in roots for path in sorted(root.glob(f"*/{CARD}"))):
             try:
                 found[path.parent] = read_card(path.parent)
             except WeightsError as error:
@@ -170,14 +178,17 @@ class Shelf:
     def find(self, method: type[TrainableMethod], wanted: Mapping[str, Any], seed: int) -> tuple[Path, Card] | None:
         """Return the folder and card of what was trained as wanted, on all of its data.
 
-        Of several with this seed, else with the least. A note says when it is another seed.
+        Of several with this seed, else with the least. A note says when it is another seed; what ships is for its own
+        seed alone, because another one can be trained.
         """
         fitting = [
-            (card.seed != seed, card.seed, folder)
+            (card.seed != seed, folder.parent == shipped(), card.seed, folder)
             for folder, card in self._cards.items()
-            if card.data.get("limit") is None and of_card(card, method) == wanted
+            if card.data.get("limit") is None
+            and of_card(card, method) == wanted
+            and (card.seed == seed or folder.parent != shipped())
         ]
-        for other, found, folder in sorted(fitting):
+        for other, _, found, folder in sorted(fitting):
             try:
                 card = load(folder)
             except WeightsError as error:
