@@ -84,6 +84,8 @@ class AnomalyClip(TrainableMethod):
         "mvtec": AnomalyClipConfig(trained_on="mvtec"),
         "multi_visa": AnomalyClipConfig(stages=4),
         "multi_mvtec": AnomalyClipConfig(stages=4, trained_on="mvtec"),
+        "238px_visa": AnomalyClipConfig(size=238),  # CLIP-AD's tables print it for 240 pixels; patches have 14
+        "238px_mvtec": AnomalyClipConfig(size=238, trained_on="mvtec"),
         "demo": AnomalyClipConfig(
             encoder="demo",
             size=None,

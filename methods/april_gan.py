@@ -8,7 +8,7 @@ Workshop Challenge Tracks 1&2", arXiv 2305.17382; code read: ByChelsea/VAND-APRI
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -56,6 +56,12 @@ class AprilGanConfig(EncoderConfig):
     recipe: TrainRecipe = TrainRecipe((Stage(epochs=15, lr=1e-3, betas=(0.5, 0.999)),), batch_size=8)  # §Training
 
 
+MVTEC = AprilGanConfig(
+    trained_on="mvtec",
+    recipe=TrainRecipe((Stage(epochs=3, lr=1e-3, betas=(0.5, 0.999)),), batch_size=8, mosaic=0.2),  # §Training
+)
+
+
 @register
 class AprilGan(TrainableMethod):
     """Linear layers, and with `shots` patch memories; the preset names the dataset that the layers were trained on."""
@@ -69,10 +75,9 @@ class AprilGan(TrainableMethod):
     )
     presets = {
         "visa": AprilGanConfig(),
-        "mvtec": AprilGanConfig(
-            trained_on="mvtec",
-            recipe=TrainRecipe((Stage(epochs=3, lr=1e-3, betas=(0.5, 0.999)),), batch_size=8, mosaic=0.2),  # §Training
-        ),
+        "mvtec": MVTEC,
+        "1shot_visa": AprilGanConfig(shots=1),
+        "1shot_mvtec": replace(MVTEC, shots=1),
         "demo": AprilGanConfig(
             trained_on="demo.train",
             recipe=TrainRecipe((Stage(epochs=4, lr=1e-2, betas=(0.5, 0.999)),), batch_size=8),  # docs/demo.md#use

@@ -114,6 +114,26 @@ def test_our_own_checkpoint_runs_and_its_card_tells_what_it_was_trained_on(roots
     assert record.setting["checkpoint_sha256"] == checkpoints.load(folder).weights_sha256
 
 
+def test_a_record_tells_where_its_weights_are_not_those_of_the_options(roots, tmp_path):
+    official = tmp_path / "official.pth"
+    torch.save({"scale": torch.ones(1), "shift": torch.zeros(1)}, official)
+    kinds = {
+        "": train(roots, tmp_path / "ours"),
+        "another recipe": train(roots, tmp_path / "short", epochs=1),
+        "at most 4 images": train(roots, tmp_path / "few", limit=4),
+        "a file of unknown origin": official,
+    }
+    for told, given in kinds.items():
+        out = tmp_path / f"out {told}"
+        plan_run(
+            roots, out, f"folder={roots / 'other'}", methods=["toy_trained.mvtec"], checkpoints={"toy_trained": given}
+        )
+        (record,) = results.load_run(out)
+        assert record.status == "done"
+        found = record.setting["checkpoint"]
+        assert (told in found and found.startswith("its ")) if told else found == "", found
+
+
 def test_a_checkpoint_that_has_seen_the_target_is_refused_by_its_card(roots, tmp_path):
     folder = train(roots, tmp_path / "a")
     plan_run(roots, tmp_path / "out", "mvtec", checkpoints={"toy_trained": folder})

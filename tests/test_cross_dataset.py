@@ -49,9 +49,13 @@ def test_what_was_trained_on_is_seen_in_every_variant_but_the_auxiliary_one(trai
         ("april_gan", "demo", "april_gan.demo"),
         ("april_gan.visa", "visa", "april_gan.visa"),  # what is named is kept
         ("winclip", "visa", "winclip"),
-        ("clip_ad", "visa", "clip_ad"),  # its default preset needs no training
+        ("clip_ad", "btad", "clip_ad"),  # its default preset needs no training
+        ("clip_ad", "visa", "clip_ad.sdp_rvs_visa"),  # what the paper used there
+        ("clip_ad.sdp", "visa", "clip_ad.sdp"),
         ("clip_ad.sdp_plus", "mvtec", "clip_ad.sdp_plus_visa"),  # a family: what is trained on is left out
-        ("clip_ad.sdp_plus", "visa", "clip_ad.sdp_plus_mvtec"),
+        ("clip_ad.sdp_plus", "btad", "clip_ad.sdp_plus_mvtec"),
+        ("clip_ad.sdp_plus", "visa", "clip_ad.sdp_plus_mvtec_rvs_visa"),
+        ("april_gan.1shot", "mvtec", "april_gan.1shot_visa"),
         ("clip_ad.sdp_plus", "demo", "clip_ad.sdp_plus_demo"),
         ("clip_ad.sdp_plus_visa", "demo", "clip_ad.sdp_plus_visa"),
     ],
@@ -72,6 +76,9 @@ def test_a_family_is_called_by_presets_that_leave_out_what_they_were_trained_on(
     assert (full, config.trained_on) == ("clip_ad.sdp_plus_visa", "visa")
     assert preset_names.aliases(method.presets, full) == (full, "clip_ad.sdp_plus", "clip_ad")
     assert preset_names.aliases(method.presets, "clip_ad") == ("clip_ad.sdp", "clip_ad")
+    for special in ("sdp_plus_mvtec_rvs_visa", "sdp_plus_visa_headct"):
+        full = f"clip_ad.{special}"
+        assert preset_names.aliases(method.presets, full) == (full, "clip_ad.sdp_plus", "clip_ad")
     dual_anchor = methods.lookup("dual_anchor")[0]
     assert preset_names.aliases(dual_anchor.presets, "dual_anchor.visa_clip") == (
         "dual_anchor.visa_clip",

@@ -31,7 +31,7 @@ DONE = EfficiencyRecord(
     "april_gan", "APRIL-GAN", "done", "GPU X", "bf16",
     clock="CUDA events", timed="All of it.", setting={"scope": "image", "shots": 0}, options={"layers": [6, 12]},
     encoder={"spec": "open_clip:ViT-L-14-336/openai", "size": 518, "activation": "gelu", "pos_embed": "bicubic"},
-    parameters=430_000_000, trained_parameters=3_000_000, flops=1e12, encoder_flops=8e11, peak_flops=5e14,
+    changed={}, parameters=430_000_000, trained_parameters=3_000_000, flops=1e12, encoder_flops=8e11, peak_flops=5e14,
     timings=(Timing(1, 1, 10, 20.0, 19.0, 22.0, 2_000_000_000), Timing(8, 8, 10, 5.0, 4.0, 6.0, 5_000_000_000)),
     encoder_timings=(Timing(8, 8, 10, 4.0, 4.0, 4.0, None),), stopped="no larger batch was asked for",
     baseline_bytes=0, training=Training(STAGES, 160, 4_500_000_000),
@@ -201,9 +201,18 @@ def test_published_costs_stand_in_brackets_with_their_source():
         **DONE.encoder, "spec": "timm:vit_large_patch16_dinov3.lvd1689m", "size": 512,
     })  # fmt: skip
     text = efficiency_table.render([record], [], published=True)
-    assert "4.50 (4.58)" in text and "2.65 (3.55)" in text and "20.0 [19.0 to 22.0] (148)" in text
-    assert "(table S1)" in text and "(4.58)" not in efficiency_table.render([record], [])
-    assert "(148)" not in efficiency_table.render([replace(record, method="april_gan")], [], published=True)
+    assert "4.50 (4.58‡)" in text and "2.65 (3.55‡)" in text and "20.0 [19.0 to 22.0] (148‡)" in text
+    assert (
+        "(table S1)" in text
+        and "Dual-Anchor: built from written equations" in text
+        and "(4.58" not in efficiency_table.render([record], [])
+    )
+    assert "(148" not in efficiency_table.render([replace(record, method="april_gan")], [], published=True)
+
+
+def test_a_published_cost_does_not_stand_beside_changed_options():
+    record = replace(DONE, method="musc", changed={"neighbourhoods": [1, 3, 5]})
+    assert "955.3" not in efficiency_table.render([record], [], published=True)
 
 
 def test_a_published_cost_of_another_input_size_does_not():

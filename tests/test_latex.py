@@ -31,6 +31,7 @@ def record(method: str, dataset: str, category: str, value: float | None, **chan
         "image": metrics,
         "pixel": metrics | {"aupro": value},
         "setting": {"scope": "image", "shots": 0, "trained_on": [], "leak": False},
+        "changed": {},
     }
     return Record(method=method, dataset=dataset, category=category, **(facts | changes))
 

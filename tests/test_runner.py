@@ -64,6 +64,16 @@ def test_a_run_writes_one_record_and_one_scores_file_a_cell(mvtec_tree, tmp_path
     assert constant.pixel["aupro"] == pytest.approx(0.15)
 
 
+def test_a_record_tells_which_options_are_not_the_presets(mvtec_tree, tmp_path, toys):
+    options = {"encoder": "tiny", "categories": ["grid"]}
+    run(mvtec_tree, tmp_path / "a", ["musc"], changes={"musc": {"neighbourhoods": "1", "rscin": "true"}}, **options)
+    changed = results.load(tmp_path / "a/mvtec/musc/grid.json").changed
+    assert changed["neighbourhoods"] == [1, 3, 5] and changed["encoder"].startswith("open_clip:")
+    assert "rscin" not in changed, "it is given, but as the preset has it"
+    run(mvtec_tree, tmp_path / "b", ["constant"], categories=["grid"])
+    assert results.load(tmp_path / "b/mvtec/constant/grid.json").changed == {}
+
+
 def test_records_hold_no_time_and_no_path_so_that_equal_runs_are_equal_bytes(mvtec_tree, tmp_path, toys):
     run(mvtec_tree, tmp_path / "a", ["good_mean", "good_pair"])
     run(mvtec_tree, tmp_path / "b", ["good_mean", "good_pair"])

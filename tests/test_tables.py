@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from zsadbench.analysis.rows import check_protocols, name_methods
 from zsadbench.datasets import DatasetCard
 from zsadbench.errors import RecordError, UnknownName
+from zsadbench.metrics import columns
 from zsadbench.records.published import Library
 from zsadbench.records.results import Record
 from zsadbench.tables import quality
@@ -24,6 +25,7 @@ from zsadbench.tables import quality
 PROTOCOL = {"eval_size": "input", "mask_rule": "bilinear_half", "aupro_limit": 0.3, "seed": 0, "limit": None}
 ENCODER = {"spec": "open_clip:ViT-B-16-plus-240/laion400m_e31", "size": 240, "activation": "gelu", "precision": "fp32"}
 NAMES = ("auroc", "f1_max", "ap", "aupro")
+COLUMN_NAMES = [" ".join(column) for column in columns()]
 
 
 def record(method: str = "winclip", category: str = "bottle", auroc: float | None = 0.9, **changes: Any) -> Record:
@@ -38,6 +40,7 @@ def record(method: str = "winclip", category: str = "bottle", auroc: float | Non
         "setting": {"scope": "image", "shots": 0, "trained_on": [], "leak": False},
         "protocol": PROTOCOL,
         "encoder": ENCODER,
+        "changed": {},
     }
     return Record(method=method, category=category, **(facts | changes))
 
@@ -96,8 +99,10 @@ def test_csv_is_tidy_and_keeps_every_digit() -> None:
     third = 1 / 3
     text = quality.render([record(auroc=third)], format="csv", cards={})
     first, *lines = text.splitlines()
-    assert first == "method,dataset,category,level,metric,value,n_defined,n_total,setting,trained_on,published,source"
-    assert lines[0] == f"winclip,mvtec,mean,image,auroc,{100 * third!r},1,1,0-shot,,,"
+    assert first == (
+        "method,dataset,category,level,metric,value,n_defined,n_total,setting,trained_on,published,source,differs"
+    )
+    assert lines[0] == f"winclip,mvtec,mean,image,auroc,{100 * third!r},1,1,0-shot,,,,"
     assert len(lines) == 7
 
 
@@ -292,6 +297,76 @@ def test_a_published_mean_does_not_stand_beside_a_part_of_the_dataset() -> None:
     limited = [record(protocol=PROTOCOL | {"limit": 4})]
     for records in (part, limited):
         assert "(91.8)" not in markdown(*records, published=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"changed": {"temperature": 0.07}, "options": {"temperature": 0.01}}, "temperature 0.01 instead of 0.07"),
+        ({"changed": {"size": None}, "options": {"size": 480}}, "size 480 instead of None"),
+        ({"changed": {"recipe": {"stages": []}}}, "another recipe"),
+        ({"changed": None}, "a record that does not tell whether options were changed"),
+        ({"protocol": PROTOCOL | {"limit": 8}}, "at most 8 images a category"),
+        (
+            {"details": {"normal": 19, "anomalous": 63}},
+            "19 normal and 63 anomalous images of bottle instead of 20 and 63",
+        ),
+    ],
+)
+def test_a_published_number_does_not_stand_beside_another_configuration(changes: dict[str, Any], told: str) -> None:
+    card = DatasetCard("MVTec AD", "industrial", "", "", "", True, True, expected={"bottle": (20, 63)})
+    plain = quality.render([record()], published=True, cards={"mvtec": card})
+    assert "90.0 (91.8)" in plain and "left out" not in plain
+    text = quality.render([record(**changes)], published=True, cards={"mvtec": card})
+    assert "(91.8)" not in text
+    assert f"Published numbers are left out where a run is not what was printed: WINCLIP has {told}" in text
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "hidden"),
+    [
+        ("mask_rule", "nearest", {"pixel"}),
+        ("native_masks", "gt0", {"pixel"}),
+        ("eval_size", 256, {"pixel"}),
+        ("aupro_limit", 0.05, {"pixel aupro"}),
+        ("order", "dataset", set()),  # of images that are seen one at a time
+        ("seed", 7, set()),
+        ("precision", "bf16", set()),
+    ],
+)
+def test_a_protocol_hides_the_published_numbers_that_depend_on_it(field: str, value: object, hidden: set[str]) -> None:
+    rows = quality.rows([record(protocol=PROTOCOL | {field: value})], "dataset", cards={}, library=Library.read())
+    without = {f"{row.level} {row.metric}" for row in rows if row.published is None}
+    usual = {"pixel ap"}  # of WinCLIP's paper, which has none: the one there is comes from elsewhere
+    assert without - usual == {name for name in COLUMN_NAMES if name in hidden or name.split()[0] in hidden} - usual
+
+
+def test_the_order_of_images_decides_where_they_see_each_other() -> None:
+    facts = {"setting": setting(scope="batch"), "encoder": ENCODER | {"spec": "open_clip:ViT-L-14-336/openai"}}
+    assert "90.0 (95.3)" in markdown(record("fiseclip", **facts), published=True)
+    text = markdown(record("fiseclip", **facts, protocol=PROTOCOL | {"order": "dataset"}), published=True)
+    assert "(95.3)" not in text and "order dataset instead of shuffled" in text
+
+
+def test_a_number_of_another_configuration_is_marked_and_explained() -> None:
+    facts = {"setting": setting(shots=1), "encoder": ENCODER | {"spec": "open_clip:ViT-L-14-336/openai"}}
+    text = markdown(record("patchcore", **facts), record(), published=True)
+    assert cells(text)["PATCHCORE"][0] == "90.0 (86.3‡)" and cells(text)["WINCLIP"][0] == "90.0 (91.8)"
+    note = next(line for line in text.splitlines() if line.startswith("- ‡ Published for what is not"))
+    assert "PATCHCORE: the encoder of this row is not printed" in note
+    assert "WideResNet50" in quality.render([record("patchcore", **facts)], "csv", published=True, cards={})
+    assert r"\textsuperscript{\ddag}" in quality.render(
+        [record("patchcore", **facts)], "latex", published=True, cards={}
+    )
+
+
+def test_weights_from_a_file_are_marked_because_nobody_knows_what_they_are() -> None:
+    facts = {"encoder": ENCODER | {"spec": "open_clip:ViT-L-14-336/openai"}}
+    ours = record("april_gan", setting=setting(trained_on=["visa"], checkpoint=""), **facts)
+    given = record("april_gan", setting=setting(trained_on=["visa"], checkpoint="its weights are a file"), **facts)
+    assert cells(markdown(ours, published=True))["APRIL_GAN"][0] == "90.0 (86.1)"
+    text = markdown(given, published=True)
+    assert cells(text)["APRIL_GAN"][0] == "90.0 (86.1‡)" and "APRIL_GAN: its weights are a file." in text
 
 
 def test_no_published_number_is_said() -> None:

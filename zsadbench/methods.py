@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
@@ -313,6 +313,13 @@ def configure(
         # At the encoder's own size no position is resized: the rule means nothing, and must not keep passes apart.
         config = replace(config, pos_embed=EncoderConfig.pos_embed)
     return method, full, config
+
+
+def changed(name: str, config: Any) -> dict[str, Any]:
+    """Return the options in which a method is not what its name stands for: option -> the preset's value."""
+    _, _, preset = configure(name)
+    options, own = asdict(config), asdict(preset)
+    return {option: value for option, value in own.items() if options[option] != value}
 
 
 def build(method: type[Method], name: str, config: Any, encoder: Encoder | None) -> Method:

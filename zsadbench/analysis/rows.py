@@ -13,11 +13,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from zsadbench import metrics
+from zsadbench.analysis import comparable
+from zsadbench.analysis.comparable import NOTHING, Published
 from zsadbench.datasets import DatasetCard
 from zsadbench.errors import RecordError
 from zsadbench.metrics import Column
 from zsadbench.protocol import FREE_FIELDS
-from zsadbench.records.published import Key, Library, Number
+from zsadbench.records.published import Key, Library
 from zsadbench.records.results import Record, Status, mean
 
 Level = Literal["dataset", "category"]
@@ -32,7 +34,7 @@ class Value:
 
     percent: float | None  # unrounded; None: undefined
     covered: frozenset[str]  # categories where the metric is defined
-    published: Number | None = None
+    published: Published = NOTHING
     rank: int = 0  # 1 best, 2 second, 0 neither
     interval: tuple[float, float] | None = None  # percent; of --ci (`zsadbench.analysis.intervals`)
     deviation: float | None = None  # percent points over seeds; of --seeds (`zsadbench.analysis.seeds`)
@@ -97,7 +99,7 @@ def arrange(
         lines = [
             line
             for group in _methods(of_dataset)
-            for line in _lines(group, names[identity(group[0])], columns, known, level, library)
+            for line in _lines(group, names[identity(group[0])], columns, known, level, library, card)
         ]
         tables.append(Table(dataset, card.title if card else dataset, columns, rank(lines)))
     return tables
@@ -201,6 +203,7 @@ def _lines(
     known: frozenset[str],
     level: Level,
     library: Library | None,
+    card: DatasetCard | None,
 ) -> Iterator[Line]:
     """Yield the rows of one method on one dataset: its categories if asked for, then the mean."""
     if group[0].status != "done":
@@ -208,12 +211,18 @@ def _lines(
         yield Line(name, status=statuses.pop() if len(statuses) == 1 else "failed", total=len(known))
         return
     for record in group if level == "category" else ():
-        yield _line([record], name, columns, record.category, 1, library)
-    yield _line(group, name, columns, MEAN, len(known), library)
+        yield _line([record], name, columns, record.category, 1, library, card)
+    yield _line(group, name, columns, MEAN, len(known), library, card)
 
 
 def _line(
-    records: list[Record], name: Name, columns: tuple[Column, ...], category: str, total: int, library: Library | None
+    records: list[Record],
+    name: Name,
+    columns: tuple[Column, ...],
+    category: str,
+    total: int,
+    library: Library | None,
+    card: DatasetCard | None,
 ) -> Line:
     first = records[0]
     trained_on = _trained_on(records)
@@ -227,19 +236,18 @@ def _line(
         done=frozenset(record.category for record in records),
         total=total,
     )
-    complete = (
-        len(line.done) == total and first.protocol.get("limit") is None
-    )  # else the published mean is another mean
+    complete = len(line.done) == total  # else the published mean is another mean
     values = {}
     for column in columns:
         measured = {record.category: getattr(record, column[0]).get(column[1]) for record in records}
         average, _, _ = mean(measured.values())
-        number = None
+        published = NOTHING
         if library is not None and complete:
             spec = first.encoder.get("spec") or ""
-            number = library.find(Key(first.method, spec, line.shots, trained_on, first.dataset, category, *column))
+            key = Key(first.method, spec, line.shots, trained_on, first.dataset, category, *column)
+            published = comparable.published(key, records, library, card)
         covered = frozenset(place for place, value in measured.items() if value is not None)
-        values[column] = Value(None if average is None else 100 * average, covered, number)
+        values[column] = Value(None if average is None else 100 * average, covered, published)
     return replace(line, values=values)
 
 

@@ -126,6 +126,7 @@ def _measure(
         timed=bench.TIMED,
         setting={"scope": method.scope, "shots": method.shots},
         options=files.as_json(asdict(config)),
+        changed=files.as_json(methods.changed(name, config)),
         encoder=encoder.identity if encoder is not None else {},
         random_weights=encoder is not None and encoders.RANDOM in encoder.identity.values(),
         text_prompts=text_prompts,

@@ -109,6 +109,7 @@ class EfficiencyRecord:
     timed: str = ""  # what is inside the timed region, in words
     setting: dict[str, Any] = field(default_factory=dict)  # scope, shots
     options: dict[str, Any] = field(default_factory=dict)  # the method's options
+    changed: dict[str, Any] | None = None  # options that are not the preset's, as in a result record
     encoder: dict[str, Any] = field(default_factory=dict)  # identity, as in a result record
     random_weights: bool = False  # of an encoder; trained parts are always as at the start of a training
     text_prompts: dict[str, float] = field(default_factory=dict)  # through the text tower: "once", "category", "image"

@@ -9,6 +9,7 @@ import csv
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from zsadbench import metrics
 from zsadbench.errors import RecordError
 
 EFFICIENCY = ("params_m", "train_memory_gb", "epoch_time_min", "latency_ms")  # metrics that are no percentages
+UNKNOWN = frozenset({"unknown"})  # training sets of a number whose source names none
 
 
 class Number(NamedTuple):
@@ -44,11 +46,23 @@ class Join(NamedTuple):
 
     zsadbench: str  # CLI name with preset
     encoder: str  # beginning of the encoder SPEC that the numbers hold for; "" is any
-    dataset: str  # dataset that the preset was published for; "" is any
+    dataset: str  # datasets that the paper used the preset on, joined by "+"; "" is any
     source: str
     table: str
     method: str
     variant: str
+    differs: str  # what is known to differ between the preset and the printed configuration, in words; "": nothing
+
+    def is_for(self, dataset: str) -> bool:
+        """Tell whether the paper used the preset on a dataset."""
+        return not self.dataset or dataset in self.dataset.split("+")
+
+
+class Found(NamedTuple):
+    """A published number that answers a key, and what its line of joins.csv says."""
+
+    number: Number
+    differs: str
 
 
 class Key(NamedTuple):
@@ -76,7 +90,7 @@ def load(where: Path | None = None) -> list[Number]:
     where = where or folder()
     sources = citations(where)
     for path in sorted(where.glob("*.csv")):
-        if path.stem not in (*sources, "sources", "joins"):
+        if path.stem not in (*sources, "sources", "joins", "presets"):
             raise RecordError(f"{path} is not in sources.csv; add a line {path.stem},<citation>,<how it was read>.")
     return [number for source in sources for number in _load_source(where / f"{source}.csv")]
 
@@ -90,6 +104,16 @@ def citations(where: Path | None = None) -> dict[str, str]:
 def load_joins(where: Path | None = None) -> list[Join]:
     """Read joins.csv; the first line that has a number wins. Raises RecordError."""
     return [Join(**row) for _, row in _rows((where or folder()) / "joins.csv", Join._fields)]
+
+
+@cache
+def presets(where: Path | None = None) -> dict[tuple[str, str], str]:
+    """Read presets.csv: (method, dataset) -> the method with the preset that its paper used there. Raises RecordError.
+
+    A method that does not stand there is the same on every dataset.
+    """
+    rows = _rows((where or folder()) / "presets.csv", ("method", "dataset", "preset"))
+    return {(row["method"], dataset): row["preset"] for _, row in rows for dataset in row["dataset"].split("+")}
 
 
 @dataclass(frozen=True)
@@ -117,24 +141,29 @@ class Library:
             joins.setdefault(join.zsadbench, []).append(join)
         return cls(numbers, joins, citations(where))
 
-    def find(self, key: Key) -> Number | None:
-        """Return the published number of the same method, setting, training set and data; None where there is none."""
+    def find(self, key: Key) -> Found | None:
+        """Return the published number of the same method, setting, training set and data; None where there is none.
+
+        An unknown training set fits where the join says that the configuration differs anyway.
+        """
         for join in self.joins.get(key.method, ()):
-            if not key.encoder.startswith(join.encoder) or join.dataset not in ("", key.dataset):
+            if not key.encoder.startswith(join.encoder) or not join.is_for(key.dataset):
                 continue
             for number in self.numbers.get(_place(join) + _subject(key), ()):
-                if not number.suspect and number.shots == key.shots and number.trained_on == key.trained_on:
-                    return number
+                alike = number.trained_on == key.trained_on or (join.differs and number.trained_on == UNKNOWN)
+                if alike and number.shots == key.shots and not number.suspect:
+                    return Found(number, join.differs)
         return None
 
-    def efficiency(self, method: str, encoder: str, size: int | None, metric: str) -> Number | None:
+    def efficiency(self, method: str, encoder: str, size: int | None, metric: str) -> Found | None:
         """Return a published efficiency of the same method, encoder SPEC and input size; None where there is none."""
         for join in self.joins.get(method, ()):
             if not encoder.startswith(join.encoder):
                 continue
             for key, numbers in self.numbers.items():
                 if key[:4] == _place(join) and key[-2:] == ("efficiency", metric):
-                    return next((n for n in numbers if not n.suspect and n.resolution in (None, size)), None)
+                    fitting = (n for n in numbers if not n.suspect and n.resolution in (None, size))
+                    return next((Found(number, join.differs) for number in fitting), None)
         return None
 
 

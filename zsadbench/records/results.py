@@ -53,6 +53,7 @@ class Record:
     setting: dict[str, Any] = field(default_factory=dict)  # scope, shots, references, trained_on, checkpoint, leak
     protocol: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)  # the method's options
+    changed: dict[str, Any] | None = None  # options that are not the preset's -> the preset's value; None: not known
     encoder: dict[str, Any] = field(default_factory=dict)  # spec, size, activation, pos_embed, precision, sha256
     data: dict[str, Any] = field(
         default_factory=dict

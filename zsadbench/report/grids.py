@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from zsadbench.analysis.rows import Line, Name, Table, Value
+from zsadbench.analysis.rows import Line, Name, Table
 from zsadbench.figures.map_samples import ranking_errors
 from zsadbench.metrics import Column
 from zsadbench.records.results import ImageScore, Record
-from zsadbench.tables import words
+from zsadbench.tables import quality, words
 from zsadbench.tables.sheet import DASH
 
 MOST_WRONG = 10  # samples of a category
@@ -37,7 +37,7 @@ def results(table: Table, lines: Sequence[Line]) -> Grid:
     for line in lines:
         texts = " ".join([line.name.title, *words.marks(line)]), line.setting, line.trained_on
         if line.status == "done":
-            numbers = [_number(line.values[column], line) for column in table.columns]
+            numbers = [_number(line, column) for column in table.columns]
         else:
             numbers = [Cell(words.STATUSES[line.status])] + [Cell(DASH)] * (len(table.columns) - 1)
         rows.append((*(Cell(text or DASH) for text in texts), *numbers))
@@ -113,10 +113,8 @@ def _percent(line: Line, column: Column) -> float | None:
     return value.percent if value else None
 
 
-def _number(value: Value, line: Line) -> Cell:
-    parts = [f"[{gap}]" if (gap := words.gap(value, line)) else ""]
-    if value.interval:
-        parts.append(f"[{words.percent(value.interval[0])}, {words.percent(value.interval[1])}]")
-    if value.published:
-        parts.append(f"({words.percent(value.published.value)})")
-    return Cell(words.percent(value.percent), value.percent, " ".join(filter(None, parts)), value.rank)
+def _number(line: Line, column: Column) -> Cell:
+    cell = quality.number(line, column)
+    interval = f"[{', '.join(cell.interval)}]" if cell.interval else ""
+    behind = " ".join(filter(None, [interval, *cell.small, cell.after]))
+    return Cell(cell.text, line.values[column].percent, behind, cell.rank)

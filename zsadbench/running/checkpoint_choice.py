@@ -27,6 +27,7 @@ class Choice(NamedTuple):
     trained_on: frozenset[str] | None = None  # from the card of our own; None: what the method says
     problem: ZsadError | None = None
     training: TrainRequest | None = None  # what would solve the problem, and can be done here
+    differs: str = ""  # in what the weights are not what a training with these options gives, in words
 
 
 def is_trained(method: type[Method], config: Any) -> bool:
@@ -37,16 +38,20 @@ def is_trained(method: type[Method], config: Any) -> bool:
 def preset(name: str, target: str, request: Request) -> str:
     """Return the method that a stem or family means on a target: its checkpoint's if one is given, else what suits.
 
-    A name with a preset is kept. Raises UnknownName, PluginError, or WeightsError for a damaged checkpoint.
+    Of presets that share the checkpoint it is the one that suits. A name with a preset is kept. Raises UnknownName,
+    PluginError, or WeightsError for a damaged checkpoint.
     """
-    given = request.checkpoint(name)
+    given, suited = request.checkpoint(name), cross_dataset.suited(name, target)
     if not given:
-        return cross_dataset.suited(name, target)
+        return suited
     stem, _, family = name.partition(".")
     folder = checkpoints.folder_of_ours(given)
     trained = checkpoints.read_card(folder).method if folder is not None else name
     kept = family in methods.lookup(name)[0].presets or trained.partition(".")[0] != stem  # `choose` refuses another's
-    return name if kept else trained
+    if kept:
+        return name
+    alike = {getattr(methods.lookup(one)[2], "trained_on", "") for one in (suited, trained)}
+    return suited if len(alike) == 1 and folder is not None else trained
 
 
 def choose(
@@ -69,7 +74,7 @@ def choose(
     if given:
         folder = checkpoints.folder_of_ours(given)
         if folder is None:
-            return Choice(checkpoints.weight_files(given))
+            return Choice(checkpoints.weight_files(given), differs="its trained weights are a file of unknown origin")
         return _given(name, method, config, folder, wanted)
     found = shelf.find(method, wanted, request.protocol.seed)
     if found is not None:
@@ -93,7 +98,12 @@ def _given(name: str, method: type[TrainableMethod], config: Any, folder: Path, 
             f"Checkpoint {folder} was trained on {', '.join(card.trained_on)}, but {name} means trained on "
             f"{config.trained_on}. Give it to {card.method}."
         )
-    return _ours(folder, card)
+    limit, recipe = card.data.get("limit"), checkpoints.of_card(card, method).get("recipe")
+    differs = [
+        *(["its checkpoint has another recipe"] if recipe != wanted.get("recipe") else []),
+        *([f"its checkpoint saw at most {limit} images a category"] if limit is not None else []),
+    ]
+    return _ours(folder, card)._replace(differs=" and ".join(differs))
 
 
 def _ours(folder: Path, card: checkpoints.Card) -> Choice:

@@ -49,6 +49,7 @@ class PlannedMethod:
     text_sha256: str = ""  # of the weights of a second encoder, whose text tower is used
     trained_on: frozenset[str] | None = None  # from the card of our own checkpoint; None: what the method says
     training: TrainRequest | None = None  # what would solve the problem, and can be done here
+    checkpoint_differs: str = ""  # in what the checkpoint is not what a training with these options gives, in words
 
     @property
     def tower(self) -> Tower:
@@ -242,6 +243,7 @@ def _plan_method(
         problem=failure or choice.problem,
         text_sha256=weights["text_encoder"],
         trained_on=choice.trained_on,
+        checkpoint_differs=choice.differs,
         training=choice.training,
     )
 

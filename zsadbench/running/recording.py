@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 
+from zsadbench import methods
 from zsadbench.errors import NeedsCheckpoint, RecordError, ZsadError
 from zsadbench.methods import Method, TrainableMethod
 from zsadbench.records.results import Record
 from zsadbench.running.evaluation import Evaluation
 from zsadbench.running.plan import Cell
 from zsadbench.running.request import Request
-from zsadbench.support import environment
+from zsadbench.support import environment, files
 from zsadbench.support.meters import device_name
 from zsadbench.training import cross_dataset
 
@@ -45,11 +46,13 @@ def done(cell: Cell, method: Method, outcome: Evaluation, request: Request) -> R
             "shots": method.shots,
             "references": [cell.dataset.sample_id(sample) for sample in cell.references],
             "trained_on": None if trained_on is None else sorted(trained_on),
+            "checkpoint": planned.checkpoint_differs,
             "checkpoint_sha256": planned.checkpoint_sha256,
             "leak": has_seen(method, cell),
         },
         protocol={**cell.parts["protocol"], "batch_images": method.batch_images},
         options=dict(cell.parts["options"]),
+        changed=files.as_json(methods.changed(planned.name, planned.config)),
         encoder=encoder.identity if encoder is not None else {},
         data=dict(cell.parts["data"]),
         code=dict(cell.parts["code"]),

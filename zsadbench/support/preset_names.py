@@ -22,6 +22,12 @@ def aliases(presets: Presets, full: str) -> tuple[str, ...]:
     """Return what a user may call a method of this full name, the narrowest first: preset, its family, the stem."""
     stem, _, preset = full.partition(".")
     preset = preset or next(iter(presets))
-    family = preset.rpartition("_")[0]
-    named = family and family not in presets and preset in trained_presets(presets, family)
-    return f"{stem}.{preset}", *([f"{stem}.{family}"] if named else []), stem
+    family = _family(presets, preset)
+    return f"{stem}.{preset}", *([f"{stem}.{family}"] if family else []), stem
+
+
+def _family(presets: Presets, preset: str) -> str:
+    """Return the family of a preset, also of one that a paper used on one dataset, such as "sdp_plus_visa_headct"."""
+    trained_on = getattr(presets[preset], "trained_on", "").partition(".")[0]
+    family = preset.partition(f"_{trained_on}")[0] if trained_on else ""
+    return family if family != preset and family not in presets and trained_presets(presets, family) else ""

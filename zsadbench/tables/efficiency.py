@@ -16,7 +16,7 @@ from zsadbench.analysis.rows import SCOPES, Line, Table, arrange, identity, name
 from zsadbench.datasets import DatasetCard
 from zsadbench.metrics import Column
 from zsadbench.records.efficiency import EfficiencyRecord, load_run
-from zsadbench.records.published import Library, Number
+from zsadbench.records.published import Found, Library
 from zsadbench.records.results import Record
 from zsadbench.tables import sheet, words
 from zsadbench.tables.sheet import DASH, Sheet
@@ -32,7 +32,7 @@ class Cell(NamedTuple):
     column: str
     value: float | None  # None: not measured, or undefined
     digits: int
-    published: Number | None = None
+    published: Found | None = None
     mark: str = ""  # printed behind the value: a spread, a batch size, a leak, categories that lack
 
 
@@ -96,11 +96,10 @@ def collect(
 def _efficiency(record: EfficiencyRecord, library: Library | None) -> Iterator[Cell]:
     training, first, best = record.training, record.timings[0], record.best
 
-    def printed(metric: str) -> Number | None:
-        encoder = record.encoder
-        return (
-            library.efficiency(record.method, encoder.get("spec", ""), encoder.get("size"), metric) if library else None
-        )
+    def printed(metric: str) -> Found | None:
+        if library is None or record.changed != {}:  # other options than the preset's, or not known
+            return None
+        return library.efficiency(record.method, record.encoder.get("spec", ""), record.encoder.get("size"), metric)
 
     yield Cell("params M", record.parameters / 1e6, 1)
     yield Cell("trained M", record.trained_parameters / 1e6, 3)
@@ -176,10 +175,17 @@ def _notes_on_rows(rows: Sequence[Row], library: Library | None) -> Iterator[str
     yield from _training_notes(records)
     if any(record.random_weights for record in records):
         yield f"{STAR} The encoder has random weights, which hardly change what a method costs."
-    places = {(cell.published.source, cell.published.table) for row in rows for cell in row.cells if cell.published}
-    if library is not None and places:
-        told = "; ".join(f"{library.citations[source]} (table {table})" for source, table in sorted(places))
+    if library is not None:
+        yield from _sources(rows, library)
+
+
+def _sources(rows: Sequence[Row], library: Library) -> Iterator[str]:
+    found = [(row.texts[0], cell.published) for row in rows for cell in row.cells if cell.published]
+    places = sorted({(number.source, number.table) for _, (number, _) in found})
+    if places:
+        told = "; ".join(f"{library.citations[source]} (table {table})" for source, table in places)
         yield f"In round brackets: published values, on other devices and with other timing scopes. {told}."
+    yield from words.other_configurations((title, differs) for title, (_, differs) in found)
 
 
 def _training_notes(records: Sequence[EfficiencyRecord]) -> Iterator[str]:
@@ -192,7 +198,9 @@ def _training_notes(records: Sequence[EfficiencyRecord]) -> Iterator[str]:
 
 def _text(cell: Cell) -> str:
     value = DASH if cell.value is None else f"{cell.value:.{cell.digits}f}"
-    published = f"({cell.published.value:g})" if cell.published else ""
+    published = ""
+    if cell.published:
+        published = f"({cell.published.number.value:g}{sheet.DOUBLE_DAGGER if cell.published.differs else ''})"
     return " ".join(filter(None, [value, cell.mark, published]))
 
 
@@ -215,6 +223,6 @@ def _csv(rows: Sequence[Row]) -> str:
     for row in rows:
         record = row.record
         values = [record.method, row.texts[1], row.texts[2], record.random_weights, device(record)]
-        published = [cell.published.value if cell.published else None for cell in row.cells]
+        published = [cell.published.number.value if cell.published else None for cell in row.cells]
         lines.append([*values, *(cell.value for cell in row.cells), *published])
     return sheet.tidy_csv([*facts, *columns, *(f"published {name}" for name in columns)], lines)

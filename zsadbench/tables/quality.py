@@ -43,6 +43,7 @@ class Row(NamedTuple):
     trained_on: str  # "" for training-free methods
     published: float | None  # percent, as printed
     source: str  # of the published number: "file: table"
+    differs: str  # in what that number's configuration is another one, or may be
     low: float | None = None  # the ends of the 95 % interval of --ci, percent
     high: float | None = None
     std: float | None = None  # sample standard deviation over the seeds of --seeds, percent points
@@ -120,7 +121,7 @@ def _tidy(tables: Iterable[Table]) -> list[Row]:
 
 
 def _row(table: Table, line: Line, column: Column, value: Value) -> Row:
-    number = value.published
+    number = value.published.number
     return Row(
         line.name.cli,
         table.dataset,
@@ -133,6 +134,7 @@ def _row(table: Table, line: Line, column: Column, value: Value) -> Row:
         line.trained_on,
         number.value if number else None,
         f"{number.source}: {number.table}" if number else "",
+        value.published.differs,
         low=value.interval[0] if value.interval else None,
         high=value.interval[1] if value.interval else None,
         std=value.deviation,
@@ -157,7 +159,7 @@ def _tables_side_by_side(tables: Sequence[Table]) -> int:
     """
     lines = [line for table in tables for line in table.lines]
     wide = any(
-        value.published or value.interval or value.deviation is not None
+        value.published.number or value.interval or value.deviation is not None
         for line in lines
         for value in line.values.values()
     )
@@ -233,10 +235,12 @@ def _numbers(table: Table, line: Line | None) -> list[Cell]:
         return [Cell(DASH)] * len(table.columns)
     if line.status != "done":
         return [Cell(words.STATUSES[line.status], columns=len(table.columns))]
-    return [_number(line, column[1], line.values[column]) for column in table.columns]
+    return [number(line, column) for column in table.columns]
 
 
-def _number(line: Line, metric: str, value: Value) -> Cell:
+def number(line: Line, column: Column) -> Cell:
+    """Return the cell of a finished row's number, with what stands behind it."""
+    value, metric = line.values[column], column[1]
     deviation = f"± {words.percent(value.deviation, metric)}" if value.deviation is not None else ""
     gap = f"[{words.gap(value, line)}]" if words.gap(value, line) else ""
     interval = value.interval
@@ -245,5 +249,5 @@ def _number(line: Line, metric: str, value: Value) -> Cell:
         value.rank,
         (words.percent(interval[0], metric), words.percent(interval[1], metric)) if interval else None,
         tuple(filter(None, [deviation, gap])),
-        f"({words.percent(value.published.value, metric)})" if value.published else "",
+        words.published(value, metric),
     )

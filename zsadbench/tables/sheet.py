@@ -17,7 +17,8 @@ from tabulate import tabulate
 
 FORMATS = ("md", "latex", "csv")
 DASH = "–"  # what an undefined number is printed as
-DAGGER = "†"
+DAGGER = "†"  # a leak
+DOUBLE_DAGGER = "‡"  # a published number of another configuration
 LATEX_ESCAPES = str.maketrans(
     {
         **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -31,6 +32,7 @@ LATEX_ESCAPES = str.maketrans(
         "±": r"$\pm$",
         DASH: "--",
         DAGGER: r"\textsuperscript{\dag}",
+        DOUBLE_DAGGER: r"\textsuperscript{\ddag}",
     }
 )
 LATEX_HEAD = r"""% Needs \usepackage{booktabs}. Too wide? Put \resizebox{\linewidth}{!}{...} (graphicx) around a tabular.

@@ -9,7 +9,7 @@ from zsadbench.analysis.rows import SCOPES, Line, Name, Table, Value, identity
 from zsadbench.metrics import Column
 from zsadbench.records.published import Library
 from zsadbench.records.results import Record
-from zsadbench.tables.sheet import DAGGER, DASH
+from zsadbench.tables.sheet import DAGGER, DASH, DOUBLE_DAGGER
 
 STATUSES = {"needs_checkpoint": "needs a checkpoint", "refused": "refused", "failed": "failed"}
 PROTOCOL_FIELDS = ("eval_size", "native_masks", "mask_rule", "aupro_limit", "order", "seed")  # shown under every table
@@ -38,6 +38,14 @@ def percent(value: float | None, metric: str = "") -> str:
 def gap(value: Value, line: Line) -> str:
     """Return "k of n" where a metric is undefined for some finished categories of the row, else nothing."""
     return f"{len(value.covered)} of {line.total}" if value.covered and value.covered != line.done else ""
+
+
+def published(value: Value, metric: str) -> str:
+    """Return a published number in brackets, marked where it is of another configuration; "" where there is none."""
+    found = value.published
+    if found.number is None:
+        return ""
+    return f"({percent(found.number.value, metric)}{DOUBLE_DAGGER if found.differs else ''})"
 
 
 def marks(line: Line) -> list[str]:
@@ -128,17 +136,36 @@ def _encoders(done: Iterable[Record], names: Mapping[tuple[str, str], Name]) -> 
         yield f"Encoder {text}: {', '.join(titles)}."
 
 
-def _sources(lines: Iterable[Line], library: Library) -> list[str]:
+def _sources(lines: Iterable[Line], library: Library) -> Iterator[str]:
     places: dict[tuple[str, str], dict[str, None]] = {}
+    differs: list[tuple[str, str]] = []
+    withheld: dict[str, dict[str, None]] = {}
     for line in lines:
-        for value in line.values.values():
-            if value.published:
-                tables = places.setdefault((line.name.title, value.published.source), {})
-                tables[value.published.table] = None
-    if not places:
-        return ["No published number has the same method, encoder, setting, training set and dataset."]
-    told = [f"{title}: {library.citations[source]}{_tables(tables)}" for (title, source), tables in places.items()]
-    return ["In round brackets: published numbers, as printed elsewhere, never ranked. " + "; ".join(told) + "."]
+        for number, differs_in, reasons in (value.published for value in line.values.values()):
+            if number is not None:
+                places.setdefault((line.name.title, number.source), {})[number.table] = None
+            differs.append((line.name.title, differs_in))
+            withheld.setdefault(line.name.title, {}).update(dict.fromkeys(reasons))
+    if places:
+        told = [f"{title}: {library.citations[source]}{_tables(tables)}" for (title, source), tables in places.items()]
+        yield "In round brackets: published numbers, as printed elsewhere, never ranked. " + "; ".join(told) + "."
+    elif not any(withheld.values()):
+        yield "No published number has the same method, encoder, setting, training set and dataset."
+    yield from other_configurations(differs)
+    told = [f"{title} has {', '.join(reasons)}" for title, reasons in withheld.items() if reasons]
+    if told:
+        yield f"Published numbers are left out where a run is not what was printed: {'; '.join(told)}."
+
+
+def other_configurations(differs: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield the note on published numbers that are marked: (title of the row, in what they differ or "")."""
+    found: dict[str, dict[str, None]] = {}
+    for title, text in differs:
+        if text:
+            found.setdefault(title, {})[text] = None
+    if found:
+        told = [f"{title}: {', '.join(texts)}" for title, texts in found.items()]
+        yield f"{DOUBLE_DAGGER} Published for what is not, or may not be, this configuration. {'; '.join(told)}."
 
 
 def _tables(tables: Iterable[str]) -> str:

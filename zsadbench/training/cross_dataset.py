@@ -14,6 +14,7 @@ from pathlib import Path
 
 from zsadbench import methods
 from zsadbench.methods import Method
+from zsadbench.records import published
 from zsadbench.support import preset_names
 
 RULE = Path(__file__).with_suffix(".json")
@@ -42,14 +43,19 @@ def preset_trained_on(method: type[Method], dataset: str, family: str = "") -> s
 
 
 def suited(name: str, target: str) -> str:
-    """Return the method "stem.preset" that a trained "stem" or "stem.family" stands for on a target.
+    """Return the method "stem.preset" that "stem" or "stem.family" stands for on a target.
 
-    A preset's own name is kept, and so is a stem whose default preset needs no training. Raises UnknownName or
-    PluginError.
+    It is the preset that its paper used there, else the first that is trained on the auxiliary dataset. A preset's own
+    name is kept, and so is a stem whose default preset needs no training. Raises UnknownName or PluginError.
     """
     method, _, config = methods.lookup(name)
     stem, _, family = name.partition(".")
-    if family in method.presets or not getattr(config, "trained_on", ""):
+    if family in method.presets:
+        return name
+    printed = published.presets().get((name, target))
+    if printed is not None:
+        return printed
+    if not getattr(config, "trained_on", ""):
         return name
     preset = preset_trained_on(method, auxiliary(target), family)
     return name if preset is None else f"{stem}.{preset}"
