@@ -1,16 +1,19 @@
 """A run that is killed at random moments and started again ends in the same bytes as one that was left alone."""
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from toy_tree import write_tree
 
+from zsadbench.records import results
 from zsadbench.support import plugins
 
 MVTec = plugins.load("zsadbench.datasets", "mvtec").MVTec
@@ -28,9 +31,10 @@ COMMAND = [
 ]
 
 
-def start(root: Path, out: Path, plugins: Path) -> subprocess.Popen:
+def start(root: Path, out: Path, plugins: Path, *options: str) -> subprocess.Popen:
+    places = ["--data-root", str(root), "--out", str(out), "--plugins", str(plugins)]
     return subprocess.Popen(
-        [*COMMAND, "--datasets", "mvtec", "--data-root", str(root), "--out", str(out), "--plugins", str(plugins)],
+        [*COMMAND, "--datasets", "mvtec", *places, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -75,10 +79,41 @@ def test_a_run_killed_ten_times_and_resumed_equals_an_uninterrupted_one(data_roo
     assert last.wait() == 0, last.stderr.read()
     assert contents(out) == expected
     assert not [
-        path
-        for path in out.rglob("*")
-        if path.is_file() and path.suffix not in (".json", ".csv", ".npz", ".jsonl", ".part")
-    ]
+        path for path in out.rglob("*") if path.is_file() and path.suffix not in (".json", ".csv", ".npz", ".jsonl")
+    ], "the next run sweeps what the killed ones were writing"
+
+
+@pytest.mark.slow
+def test_two_runs_in_one_folder_do_each_cell_once_or_twice_and_tear_none(data_root, tmp_path, toy_plugins):
+    options = ("--categories", "bottle,cable,capsule")
+    single = start(data_root, tmp_path / "single", toy_plugins, *options)
+    assert single.wait() == 0, single.stderr.read()
+    out = tmp_path / "out"
+    both = [start(data_root, out, toy_plugins, *options) for _ in range(2)]
+    for process in both:
+        assert process.wait() == 0, process.stderr.read()
+    assert contents(out) == contents(tmp_path / "single")
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    times = Counter((line["method"], line["category"]) for line in lines)
+    assert len(times) == 9 and set(times.values()) <= {1, 2}
+    assert len(lines) > 9, "both worked at the same time"
+
+
+@pytest.mark.slow
+def test_two_runs_of_different_options_in_one_folder_leave_whole_cells_of_either(data_root, tmp_path, toy_plugins):
+    out, levels = tmp_path / "out", ("0.1", "0.9")
+    options = [("--categories", "bottle,cable,capsule", "--set", f"good_slow.level={level}") for level in levels]
+    both = [start(data_root, out, toy_plugins, *one) for one in options]
+    codes = [process.wait() for process in both]
+    assert sorted(codes) in ([0, 1], [0, 2], [1, 1]), [process.stderr.read() for process in both]
+    records = results.load_run(out)
+    assert len(records) == 9 and {record.status for record in records} == {"done"}
+    assert all(results.intact(out, record) for record in records)
+    mine = [record for record in records if record.method == "good_slow"]
+    assert {record.options["level"] for record in mine} <= set(map(float, levels))
+    refused = [record for record in mine if record.failure]
+    assert all("Another process changed this cell" in record.failure for record in refused)
+    assert not list(out.rglob("*.part"))
 
 
 def test_ctrl_c_ends_with_a_sentence_and_keeps_what_is_finished(data_root, tmp_path, toy_plugins):

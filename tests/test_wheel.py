@@ -67,5 +67,15 @@ def test_a_wheel_holds_the_demo_encoder_the_prompts_and_the_published_numbers(si
     assert run(site, code).split() == ["12", "True", "True", *shipped]
 
 
+def test_a_wheel_has_the_digests_of_the_checkout_so_that_its_records_stand_in_each_other_s_place(site):
+    code = (
+        "from zsadbench import datasets, methods; from zsadbench.support import source\n"
+        "print(source.of_harness(source.RESULTS), source.of_harness(source.TRAININGS))\n"
+        "print(*(source.of_plugin(methods.lookup(name)[0]) for name in ('winclip', 'aa_clip')))\n"
+        "print(source.of_plugin(datasets.plugins.registered('zsadbench.datasets', 'mvtec', datasets.Dataset)))\n"
+    )
+    assert run(site, code) == run(ROOT, code)
+
+
 def test_a_wheel_installs_no_top_level_methods_or_datasets(site):
     assert sorted(path.name for path in site.iterdir() if not path.name.endswith(".dist-info")) == ["zsadbench"]
