@@ -90,7 +90,7 @@ def test_another_batch_size_is_no_other_question_unless_images_of_a_batch_see_ea
     plan, summary = run(mvtec_tree, out, protocol=Protocol(batch_size=2))
     assert summary.skipped == 4
     assert reasons(plan) == [
-        "4 finished cells made with batch size 4 (now 2) stay; delete their records to run them again."
+        "4 finished cells kept, though made with batch size 4 (now 2); to run again, delete the records."
     ]
     path = out / "mvtec/good_mean/bottle.json"
     record = json.loads(path.read_text())
@@ -106,7 +106,9 @@ def test_other_versions_and_devices_are_told_and_change_nothing(mvtec_tree, out)
     before = contents(out)
     plan, summary = run(mvtec_tree, out)
     assert (summary.skipped, summary.counts) == (4, {}) and contents(out) == before
-    assert len(reasons(plan)) == 1 and reasons(plan)[0].startswith("1 finished cell made with torch 2.0.0 (now ")
+    assert len(reasons(plan)) == 1 and reasons(plan)[0].startswith(
+        "1 finished cell kept, though made with torch 2.0.0 (now "
+    )
 
 
 # ---- Something else was asked

@@ -79,3 +79,8 @@ class ExecutorError(ZsadError):
 
 class RecordError(ZsadError):
     """A result file that cannot be read, or results that must not be mixed in one table."""
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number with its noun: "1 cell", "2 cells"; `many` where the plural is not formed with an s."""
+    return f"{number} {one if number == 1 else many or one + 's'}"

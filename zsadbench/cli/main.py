@@ -39,7 +39,7 @@ from zsadbench.cli.options import (
     weights_of,
 )
 from zsadbench.cli.table import TableFormat
-from zsadbench.errors import DataError, UsageError, ZsadError
+from zsadbench.errors import DataError, UsageError, ZsadError, counted
 from zsadbench.support import places, process
 from zsadbench.support.guard import Crash
 
@@ -190,7 +190,7 @@ def run(
     plan = train.train_missing(planning.make_plan(request), request, quiet)
     for finding in plan.findings:
         say(f"{'PROBLEM' if finding.wrong else 'Note'}: {finding.message}")
-    say(f"{plan.cells} cells to run, {len(plan.done)} already done in {out} (device: {request.device})")
+    say(f"{counted(plan.cells, 'cell')} to run, {len(plan.done)} already done in {out} (device: {request.device})")
     with console_progress(quiet) as progress:
         summary = executors.run(plan, request, progress, backend)
     if as_json:
@@ -256,7 +256,8 @@ def study(
     jobs = studies.train_missing(jobs, lambda plan, own: train.train_missing(plan, own, quiet))
     for message in dict.fromkeys(finding.message for job in jobs for finding in job.plan.findings):
         say(f"Note: {message}")
-    say(f"{len(jobs)} rows, {sum(job.plan.cells for job in jobs)} cells to run in {request.out} ({request.device})")
+    cells = sum(job.plan.cells for job in jobs)
+    say(f"{counted(len(jobs), 'row')}, {counted(cells, 'cell')} to run in {request.out} ({request.device})")
     with console_progress(quiet) as progress:
         failed = studies.run(jobs, progress)
     typer.echo(study_tables.render(found, jobs, format_.value).rstrip("\n"))

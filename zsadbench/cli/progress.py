@@ -20,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from zsadbench.errors import counted
 from zsadbench.records.results import Record
 from zsadbench.support import process
 
@@ -41,7 +42,7 @@ class ConsoleProgress:
 
     def begin(self, cells: int, images: int) -> None:
         """Start the bar: `images` counts every (method, image) pair."""
-        self._task = self._bars.add_task(f"{cells} cells", total=images)
+        self._task = self._bars.add_task(counted(cells, "cell"), total=images)
 
     def step(self, label: str, images: int) -> None:
         """Advance by some predictions on `label`."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from zsadbench.data import labels, layouts
 from zsadbench.datasets import Dataset, Sample
+from zsadbench.errors import counted
 
 _TEXT = frozenset(
     ".txt .md .rst .csv .tsv .json .jsonl .xml .yaml .yml .toml .html .pdf .db .ini .log .py .sha256 .md5".split()
@@ -41,7 +42,7 @@ def of_counts(dataset: Dataset, categories: Sequence[str] = ()) -> Iterator[Find
                 f"{category} has {found[0]} normal and {found[1]} anomalous, not {expected[0]} and {expected[1]}"
             )
     if wrong:
-        more = f" (and {_number(len(wrong) - 1, 'more category', 'more categories')})" if len(wrong) > 1 else ""
+        more = f" (and {counted(len(wrong) - 1, 'more category', 'more categories')})" if len(wrong) > 1 else ""
         text = (
             f"{dataset.name} differs from the data that published numbers stand for: {wrong[0]}{more}. "
             f"See zsadbench data check {dataset.spec}."
@@ -97,13 +98,13 @@ def _unread(dataset: Dataset) -> Iterator[Finding]:
     other = [path for path in files if not layouts.is_image_name(path.name)]
     parts = []
     if known:
-        text = f"{_number(len(known), 'image')} in folders where none is expected, such as {_name(dataset, known[0])}"
+        text = f"{counted(len(known), 'image')} in folders where none is expected, such as {_name(dataset, known[0])}"
         parts.append(f"{text} (expected test/good/NAME.png, test/DEFECT/NAME.png)")
     if other:
-        text = f"{_number(len(other), 'file')} of another type, such as {_name(dataset, other[0])}"
+        text = f"{counted(len(other), 'file')} of another type, such as {_name(dataset, other[0])}"
         parts.append(f"{text} (save images as .png, .jpg or .tif)")
     verb = "is" if len(files) == 1 else "are"
-    text = f"{dataset.name}: {_number(len(files), 'file')}{where} {verb} not read: {'; '.join(parts)}."
+    text = f"{dataset.name}: {counted(len(files), 'file')}{where} {verb} not read: {'; '.join(parts)}."
     yield Finding("files that are not read", text, False)
 
 
@@ -132,7 +133,3 @@ def _everything(dataset: Dataset) -> Iterator[Sample]:
 
 def _name(dataset: Dataset, path: Path) -> str:
     return (path.relative_to(dataset.root) if path.is_relative_to(dataset.root) else path).as_posix()
-
-
-def _number(count: int, one: str, many: str = "") -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"

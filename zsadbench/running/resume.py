@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zsadbench.errors import RecordError, UsageError
+from zsadbench.errors import RecordError, UsageError, counted
 from zsadbench.protocol import FREE_FIELDS
 from zsadbench.records import results, saved_maps
 from zsadbench.records.results import Record
@@ -127,7 +127,7 @@ def check(standings: Sequence[Standing], request: Request) -> None:
                 told.setdefault(text, []).append(standing.name)
         reasons = [f"{text} ({_listed(cells)})" for text, cells in told.items()]
         raise UsageError(
-            f"--out {request.out} holds {_count(len(found), 'finished cell')} of other options or another protocol: "
+            f"--out {request.out} holds {counted(len(found), 'finished cell')} of other options or another protocol: "
             f"{_listed(reasons, '; ')}. Nothing was run. Choose another --out (a table can show several), or pass "
             "--overwrite to replace these cells."
         )
@@ -166,7 +166,7 @@ def _reasons(standings: Iterable[Standing]) -> Iterator[str]:
     for cause, cells in causes.items():
         details = set(cells.values()) - {""}
         told = f" ({details.pop()})" if len(details) == 1 else ""
-        yield f"{_count(len(cells), 'cell')} will run again, because {cause}{told}: {_listed(list(cells))}."
+        yield f"{counted(len(cells), 'cell')} will run again, because {cause}{told}: {_listed(list(cells))}."
 
 
 def _cause(change: Change, cell: Mapping[str, str]) -> str:
@@ -199,7 +199,7 @@ def _maps(standings: Iterable[Standing]) -> Iterator[str]:
     lacking = [standing for standing in standings if standing.stands and not standing.maps]
     if lacking:
         subject = ("its maps alone; its record stays", "their maps alone; their records stay")[len(lacking) > 1]
-        yield f"{_count(len(lacking), 'finished cell')} will be predicted again for {subject}."
+        yield f"{counted(len(lacking), 'finished cell')} will be predicted again for {subject}."
 
 
 def _circumstances(standings: Iterable[Standing], request: Request) -> Iterator[str]:
@@ -214,11 +214,7 @@ def _circumstances(standings: Iterable[Standing], request: Request) -> Iterator[
                 text = f"{name} {then[name]} (now {value})"
                 others[text] = others.get(text, 0) + 1
     for text, count in others.items():
-        yield f"{_count(count, 'finished cell')} made with {text} stay; delete their records to run them again."
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+        yield f"{counted(count, 'finished cell')} kept, though made with {text}; to run again, delete the records."
 
 
 def _listed(texts: Sequence[str], separator: str = ", ") -> str:
