@@ -17,13 +17,14 @@ from typing import Any
 import typer
 from markdown.extensions.toc import slugify
 
-from zsadbench import datasets, encoders, methods
+from zsadbench import datasets, encoders, methods, metrics
 from zsadbench.cli import listing
 from zsadbench.cli.main import app
 from zsadbench.records import published
 from zsadbench.training import cross_dataset
 
 MARK = re.compile(r"^<!-- generated: (\w+) ?([\w.]*) -->$", re.MULTILINE)
+NOTHING_JOINED = "None is joined with measured numbers.\n"
 PAGE = re.compile(r"docs/([\w/-]+\.md)(#[\w-]+)?")
 
 
@@ -162,25 +163,26 @@ def dataset(stem: str) -> str:
 def published_means(name: str) -> str:
     """Return the published dataset means that stand beside measured ones, a row a preset and dataset."""
     library = _library()
-    metrics = [(level, metric) for level in ("image", "pixel") for metric in published.METRICS[level]]
-    rows = []
+    rows, differs = [], {}
     for preset, config in methods.lookup(name)[0].presets.items():
         full = methods.lookup(f"{name}.{preset}")[1]
-        trained_on = frozenset({config.trained_on}) if getattr(config, "trained_on", "") else frozenset()
+        trained_on = frozenset(filter(None, getattr(config, "trained_on", "").split("+")))
         for item in _datasets():
-            if getattr(config, "trained_on", "") and cross_dataset.has_seen(trained_on, item.name):
+            if cross_dataset.has_seen(trained_on, item.name):
                 continue
             keys = [
                 published.Key(full, config.encoder, getattr(config, "shots", 0), trained_on, item.name, "mean", *pair)
-                for pair in metrics
+                for pair in metrics.columns()
             ]
-            numbers = [library.find(key) for key in keys]
-            if any(numbers):
-                values = [f"{number.value:g}" if number else "–" for number in numbers]
-                sources = dict.fromkeys(f"`{number.source}`" for number in numbers if number)
+            found = [library.find(key) for key in keys]
+            if any(found):
+                values = [f"{one.number.value:g}{'‡' if one.differs else ''}" if one else "–" for one in found]
+                sources = dict.fromkeys(f"`{one.number.source}`" for one in found if one)
                 rows.append((f"`{full}`", f"`{item.name}`", *values, ", ".join(sources)))
-    heads = [f"{level} {metric.replace('_', '-')}" for level, metric in metrics]
-    return table(("method", "dataset", *heads, "source"), rows) if rows else "None is joined with measured numbers.\n"
+                differs |= dict.fromkeys(one.differs for one in found if one and one.differs)
+    heads = [f"{level} {metrics.get(metric).title}" for level, metric in metrics.columns()]
+    marked = "".join(f"\n‡ {text}.\n" for text in differs)
+    return table(("method", "dataset", *heads, "source"), rows) + marked if rows else NOTHING_JOINED
 
 
 @cache  # a look into every dataset's source, and into thousands of numbers
