@@ -1,5 +1,6 @@
 # CPU:   docker build -t zsadbench .
-# CUDA:  docker build -t zsadbench --build-arg BASE=nvidia/cuda:12.6.3-runtime-ubuntu24.04 .
+# CUDA:  docker build -t zsadbench --build-arg BASE=nvidia/cuda:12.6.3-base-ubuntu24.04 .
+#        (torch brings the libraries of CUDA itself)
 # Run:   docker run --rm [--gpus all] -v "$PWD:/work" zsadbench run --methods all --datasets demo
 #        with --user "$(id -u):$(id -g)", what it writes there is yours.
 ARG BASE=python:3.12-slim
