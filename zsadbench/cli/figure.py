@@ -33,17 +33,12 @@ def maps(
 ) -> None:
     """Draw image, ground truth and a heat-map a method for samples of a category; needs `run --save-maps`."""
     add_plugins(plugins)
-    from zsadbench import datasets
-    from zsadbench.figures import drawing, map_grid, map_samples
+    from zsadbench.figures import drawing, gather
 
     drawing.check_suffix(out)
-    done = map_samples.finished(runs)
-    given = datasets.create(dataset, data_root) if "=" in dataset else None  # own images get their name from the folder
-    name, category = map_samples.place(done, given.name if given else dataset, category)
-    found = map_samples.find(done, name, category, names_of(methods, "--methods") if methods else ())
-    data = given or datasets.create(name, data_root)
-    chosen = map_samples.choose(found, data, names_of(samples, "--samples"), count)
-    _save(map_grid.draw(map_grid.collect(found, data, chosen), overlay), out)
+    columns = names_of(methods, "--methods") if methods else ()
+    wanted = names_of(samples, "--samples")
+    _save(gather.maps(runs, dataset, category, wanted, count, columns, overlay, data_root), out)
 
 
 @app.command()
@@ -55,11 +50,10 @@ def efficiency(
 ) -> None:
     """Draw quality against time and memory an image; needs `zsadbench profile` with the run's folder."""
     add_plugins(plugins)
-    from zsadbench.figures import drawing
-    from zsadbench.figures import efficiency as cost
+    from zsadbench.figures import drawing, gather
 
     drawing.check_suffix(out)
-    _save(cost.draw(*cost.collect(runs, dataset)), out)
+    _save(gather.efficiency(runs, dataset), out)
 
 
 @app.command()
@@ -70,14 +64,10 @@ def ranks(
     metric: Annotated[str, typer.Option(help="auroc, f1_max, ap or aupro.")] = "auroc",
 ) -> None:
     """Draw the critical-difference figure: methods by average rank, bars over those that no test tells apart."""
-    from zsadbench.analysis import significance
-    from zsadbench.figures import drawing
-    from zsadbench.figures import ranks as drawn
-    from zsadbench.records import results
+    from zsadbench.figures import drawing, gather
 
     drawing.check_suffix(out)
-    records = [record for run in runs for record in results.load_run(run)]
-    _save(drawn.draw(significance.analyse(records, level, metric)), out)
+    _save(gather.ranks(runs, level, metric), out)
 
 
 @app.command()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zsadbench.errors import UsageError
 from zsadbench.methods import Method
 from zsadbench.protocol import Protocol
-from zsadbench.support import preset_names
+from zsadbench.support import options, plugins, preset_names
+from zsadbench.support.meters import checked_device
 
 
 @dataclass(frozen=True)
@@ -48,3 +50,79 @@ class Request:
         """Return the changed options of a method under its full name; those of its preset win."""
         names = reversed(preset_names.aliases(method.presets, full))
         return {option: value for name in names for option, value in self.changes.get(name, {}).items()}
+
+
+def make_request(
+    *,
+    methods: str | Sequence[str] = (),
+    datasets: str | Sequence[str] = (),
+    out: str | Path,
+    data_root: str | Path | None = None,
+    encoder: str | None = None,
+    weights: Mapping[str, str | Path] | None = None,
+    checkpoints: Mapping[str, str | Path | Sequence[str | Path]] | None = None,
+    checkpoint_folder: str | Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+    categories: str | Sequence[str] = (),
+    device: str = "auto",
+    protocol: Mapping[str, Any] | None = None,
+    plugin_folders: Iterable[str | Path] = (),
+    **switches: bool,
+) -> Request:
+    """Make a request of what a user gives: the one door for the command line and for Python.
+
+    methods, datasets, categories: names, or one text of names with commas. weights come beside those of the variable
+    ZSADBENCH_WEIGHTS. changes: "METHOD.OPTION" -> value. protocol: fields of `Protocol`, as values or as texts. Where
+    every data set is the demo set, the demo's own encoder is chosen unless another one is named. switches: the boolean
+    fields of Request. Raises UsageError for what is empty, unknown or not there.
+    """
+    from zsadbench import encoders
+
+    for folder in plugin_folders:
+        plugins.add_folder(Path(folder))
+    named = names_of(datasets, "datasets") if datasets else ()
+    return Request(
+        methods=names_of(methods, "methods") if methods else (),
+        datasets=named,
+        out=Path(out).expanduser(),
+        data_root=None if data_root is None else Path(data_root).expanduser(),
+        encoder=encoder or demo_encoder(named),
+        weights=encoders.inherited() | {spec: Path(path).expanduser() for spec, path in (weights or {}).items()},
+        checkpoints={name: _paths(given) for name, given in (checkpoints or {}).items()},
+        checkpoint_folder=None if checkpoint_folder is None else Path(checkpoint_folder).expanduser(),
+        changes=_by_method(changes or {}),
+        categories=names_of(categories, "categories") if categories else (),
+        device=checked_device(device),
+        protocol=options.override(Protocol(), protocol or {}, "protocol"),
+        **switches,
+    )
+
+
+def demo_encoder(datasets: Sequence[str]) -> str | None:
+    """Return the demo set's own small encoder where nothing else is asked for, None elsewhere."""
+    return "demo" if datasets and all(name.partition(".")[0] == "demo" for name in datasets) else None
+
+
+def names_of(names: str | Sequence[str], what: str) -> tuple[str, ...]:
+    """Return names that were given one by one, or as one text separated by commas. Raises UsageError for none."""
+    parts = names.split(",") if isinstance(names, str) else names
+    found = tuple(part.strip() for part in parts if part.strip())
+    if not found:
+        raise UsageError(f"--{what} is empty; expected names separated by commas.")
+    return found
+
+
+def _paths(given: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
+    return tuple(Path(path).expanduser() for path in ([given] if isinstance(given, str | Path) else given))
+
+
+def _by_method(changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for target, value in changes.items():
+        method, _, option = target.rpartition(".")
+        if not method:
+            raise UsageError(
+                f"--set {target}={value}: got no method; expected METHOD.FIELD=VALUE, e.g. winclip.temperature=0.01."
+            )
+        found.setdefault(method, {})[option] = value
+    return found

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from zsadbench.errors import UsageError
+
 if TYPE_CHECKING:
     import torch
 
@@ -166,6 +168,19 @@ def peak_flops(device: str, dtype: torch.dtype, watch: Stopwatch, repeats: int =
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))  # zeros would save power
     torch.mm(left, right)
     return 2 * side**3 / min(watch(lambda: torch.mm(left, right)) for _ in range(repeats))
+
+
+def checked_device(device: str) -> str:
+    """Resolve "auto" and refuse a device that is not there. Raises UsageError."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device != "cpu" and not device.startswith("cuda"):
+        raise UsageError(f"device {device}: expected auto, cpu, cuda or cuda:N.")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"device {device}: torch finds no CUDA device here. Use cpu.")
+    return device
 
 
 def device_name(device: str) -> str:

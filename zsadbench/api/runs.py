@@ -1,0 +1,148 @@
+"""Finished runs in Python: their records as frames, tables and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from glob import glob
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zsadbench.errors import RecordError, UnknownName
+from zsadbench.records import results
+from zsadbench.records.results import Record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+FIGURES = ("maps", "efficiency", "ranks")
+
+
+@dataclass(frozen=True)
+class Run:
+    """The records of one or more run folders, shown together. In a notebook it shows its table."""
+
+    folders: tuple[Path, ...]
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """Every record, sorted by folder, dataset, method and category. Raises RecordError."""
+        return [record for folder in self.folders for record in results.load_run(folder)]
+
+    @property
+    def failed(self) -> list[Record]:
+        """The records of cells without numbers; `error` says why."""
+        return [record for record in self.records if record.status != "done"]
+
+    def to_pandas(self, level: str = "dataset", *, published: bool = False) -> DataFrame:
+        """Return the numbers as a tidy frame: one row a method, dataset (or category) and metric; values in percent.
+
+        level: "dataset" for means, "category" for both. published: the papers' numbers stand in column `published`.
+        Raises RecordError where the records must not share a table.
+
+        Example:
+            >>> import zsadbench as z
+            >>> run = z.evaluate("constant", "demo", out="runs/example", limit=2)
+            >>> frame = run.to_pandas()
+            >>> float(frame.query("level == 'image' and metric == 'auroc'")["value"].iloc[0])
+            50.0
+        """
+        import pandas
+
+        from zsadbench.records.published import Library
+        from zsadbench.tables import quality
+
+        rows = quality.rows(self.records, level=_level(level), library=Library.read() if published else None)
+        return pandas.DataFrame(rows, columns=quality.Row._fields)
+
+    def scores(self, method: str, dataset: str, category: str) -> DataFrame:
+        """Return the image scores of a cell: columns sample, label, defect, score. Raises UnknownName, RecordError."""
+        import pandas
+
+        wanted = method, dataset, category
+        for folder in self.folders:
+            for record in results.load_run(folder):
+                if (record.method, record.dataset, record.category) == wanted:
+                    return pandas.DataFrame(results.load_scores(folder, record), columns=results.ImageScore._fields)
+        cells = {"/".join((record.dataset, record.method, record.category)) for record in self.records}
+        raise UnknownName("cell of the run", f"{dataset}/{method}/{category}", cells)
+
+    def table(
+        self, format: str = "md", *, level: str = "dataset", published: bool = False, ci: bool = False,
+        seeds: bool = False,
+    ) -> str:  # fmt: skip
+        """Return the table that `zsadbench table` prints, as "md", "latex" or "csv".
+
+        ci: bootstrap intervals; seeds: means and deviations over runs that differ by their seed. Raises RecordError.
+
+        Example:
+            >>> import zsadbench as z
+            >>> run = z.evaluate("constant", "demo", out="runs/example", limit=2)
+            >>> print(run.table().splitlines()[0])
+            ### Demo
+        """
+        from zsadbench.analysis.intervals import Resamples
+        from zsadbench.tables import quality
+
+        resamples = Resamples(self.folders) if ci else None
+        return quality.render(self.records, format, _level(level), published, resamples=resamples, seeds=seeds)
+
+    def figure(self, kind: str, **options: Any) -> Figure:
+        """Return a figure as `zsadbench figure` draws it: "maps", "efficiency" or "ranks".
+
+        options: those of the function that draws it (`dataset`, `category`, `samples`, `count`, `methods`, `overlay`
+        and `data_root` of maps; `dataset` of efficiency; `level` and `metric` of ranks). Needs the extra `report`.
+        Raises UnknownName, RecordError, MissingDependency.
+        """
+        from zsadbench.figures import gather
+
+        if kind not in FIGURES:
+            raise UnknownName("figure", kind, FIGURES)
+        drawing = getattr(gather, kind)(self.folders, **options)
+        return drawing.figure
+
+    def _repr_markdown_(self) -> str:
+        return self.table() if self.records else repr(self)
+
+
+def load_run(*folders: str | Path) -> Run:
+    """Return the run that lies in a folder; several folders are shown together. Raises RecordError.
+
+    Example:
+        >>> import zsadbench as z
+        >>> _ = z.evaluate("constant", "demo", out="runs/example", limit=2)
+        >>> len(z.load_run("runs/example").records)
+        4
+    """
+    run = Run(tuple(Path(folder) for folder in folders))
+    if not run.records:
+        raise RecordError(f"{' and '.join(map(str, folders))} holds no records; expected the --out of a run.")
+    return run
+
+
+def load_runs(pattern: str | Sequence[str]) -> Run:
+    """Return every run that a pattern such as "runs/*" finds, shown together. Raises RecordError where there is none.
+
+    Example:
+        >>> import zsadbench as z
+        >>> _ = z.evaluate("constant", "demo", out="runs/example", limit=2)
+        >>> len(z.load_runs("runs/*").folders) >= 1
+        True
+    """
+    patterns = [pattern] if isinstance(pattern, str) else pattern
+    found = sorted({Path(path) for one in patterns for path in glob(one, recursive=True) if _is_run(Path(path))})
+    if not found:
+        raise RecordError(f"{', '.join(patterns)} matches no run folder; expected folders that `zsadbench run` wrote.")
+    return load_run(*found)
+
+
+def _is_run(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.glob("*/*/*.json"))
+
+
+def _level(level: str) -> Any:
+    if level not in ("dataset", "category"):
+        raise UnknownName("table level", level, ("dataset", "category"))
+    return level

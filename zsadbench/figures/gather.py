@@ -1,0 +1,49 @@
+"""From run folders to drawings: what `zsadbench figure` and `Run.figure` draw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from zsadbench import datasets
+from zsadbench.analysis import significance
+from zsadbench.figures import efficiency as cost
+from zsadbench.figures import map_grid, map_samples
+from zsadbench.figures import ranks as critical_difference
+from zsadbench.figures.drawing import Drawing
+from zsadbench.records import results
+
+
+def maps(
+    runs: Sequence[Path],
+    dataset: str = "",
+    category: str = "",
+    samples: Sequence[str] = ("worst",),
+    count: int = 6,
+    methods: Sequence[str] = (),
+    overlay: bool = False,
+    data_root: Path | None = None,
+) -> Drawing:
+    """Draw image, ground truth and a heat-map a method for samples of a category; the runs need saved maps.
+
+    dataset: name or NAME=FOLDER, "" for the only one; samples: a rule of `map_samples.RULES`, or names. Raises
+    UnknownName, UsageError, RecordError, DataError.
+    """
+    done = map_samples.finished(runs)
+    given = datasets.create(dataset, data_root) if "=" in dataset else None  # own images get their name from the folder
+    name, category = map_samples.place(done, given.name if given else dataset, category)
+    found = map_samples.find(done, name, category, methods)
+    data = given or datasets.create(name, data_root)
+    chosen = map_samples.choose(found, data, samples, count)
+    return map_grid.draw(map_grid.collect(found, data, chosen), overlay)
+
+
+def efficiency(runs: Sequence[Path], dataset: str = "") -> Drawing:
+    """Draw quality against time and memory an image. Raises UsageError, RecordError."""
+    return cost.draw(*cost.collect(runs, dataset))
+
+
+def ranks(runs: Sequence[Path], level: str = "image", metric: str = "auroc") -> Drawing:
+    """Draw the critical-difference figure. Raises UnknownName, RecordError, MissingDependency."""
+    records = [record for run in runs for record in results.load_run(run)]
+    return critical_difference.draw(significance.analyse(records, level, metric))
