@@ -24,6 +24,7 @@ ORDER = (
     ("profiling", "testing", "tables"),
     ("figures",),
     ("report",),
+    ("api",),
     ("cli",),
 )
 LINE = {wing: number for number, wings in enumerate(ORDER) for wing in wings}

@@ -50,7 +50,7 @@ _HOMES = {  # name -> the module that it is imported from
 }  # fmt: skip
 _MODULES = ("metrics",)
 
-__all__ = ["__version__", *_HOMES, *_MODULES]  # noqa: PLE0604  # built from the table above
+__all__ = ["__version__", *_HOMES, *_MODULES]  # built from the table above
 
 
 def __getattr__(name: str) -> Any:

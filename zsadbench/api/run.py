@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zsadbench.api.runs import Run
-from zsadbench.errors import RecordError
-from zsadbench.records.efficiency import EfficiencyRecord, Options
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Names = str | Sequence[str]
+PROFILED = ("method", "title", "status", "error", "device", "precision", "parameters", "flops")
 
 
 def evaluate(
@@ -30,6 +33,7 @@ def evaluate(
     allow_leak: bool = False,
     fail_fast: bool = False,
     save_maps: bool = False,
+    overwrite: bool = False,
     executor: str = "",
     plugins: Sequence[str | Path] = (),
     **protocol: Any,
@@ -53,15 +57,103 @@ def evaluate(
     from zsadbench.running.plan import make_plan
     from zsadbench.running.progress import Silent
     from zsadbench.running.request import make_request
-    from zsadbench.training.loop import NoProgress
+    from zsadbench.training import loop
 
     request = make_request(
         methods=methods, datasets=datasets, out=out, data_root=root, encoder=encoder, weights=weights,
-        checkpoints=checkpoints, checkpoint_folder=checkpoint_folder, train=train, options=options,
-        categories=categories, device=device, allow_leak=allow_leak, fail_fast=fail_fast, save_maps=save_maps,
-        plugin_folders=plugins, protocol=protocol,
+        checkpoints=checkpoints, checkpoint_folder=checkpoint_folder, train=train, changes=options,
+        categories=categories, device=device, allow_leak=allow_leak, fail_fast=fail_fast,
+        save_maps=save_maps, overwrite=overwrite, plugin_folders=plugins, protocol=protocol,
     )  # fmt: skip
     backend = executors.parse(executor)
-    plan = trainings.train_missing(make_plan(request), request, NoProgress())
+    plan = trainings.train_missing(make_plan(request), request, loop.Silent())
     executors.run(plan, request, Silent(), backend)
     return Run((request.out,))
+
+
+def train(
+    method: str,
+    dataset: str,
+    *,
+    out: str | Path,
+    root: str | Path | None = None,
+    encoder: str | None = None,
+    weights: Mapping[str, str | Path] | None = None,
+    options: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    seed: int = 0,
+    epochs: int | None = None,
+    limit: int | None = None,
+    plugins: Sequence[str | Path] = (),
+) -> Path:
+    """Train a method on the test split of an auxiliary data set and return the checkpoint's folder.
+
+    options: OPTION -> value of the method. epochs: of every stage, None for the recipe's. limit: images a category.
+    An unfinished training in `out` goes on. Raises UsageError, DataError, WeightsError; Diverged for a loss that is no
+    number.
+
+    Example:
+        >>> import zsadbench as z
+        >>> folder = z.train("april_gan.demo", "demo.train", out="checkpoints/example", epochs=1, limit=2)
+        >>> sorted(path.name for path in folder.iterdir())
+        ['card.json', 'weights.safetensors']
+    """
+    from zsadbench.running.request import make_request
+    from zsadbench.training import loop
+    from zsadbench.training.request import TrainRequest
+
+    shared = make_request(
+        datasets=[dataset], out=out, data_root=root, encoder=encoder, weights=weights, device=device,
+        protocol={"precision": precision}, plugin_folders=plugins,
+    )  # fmt: skip
+    request = TrainRequest(
+        method, dataset, shared.out, data_root=shared.data_root, encoder=shared.encoder, weights=shared.weights,
+        changes=options or {}, device=shared.device, precision=shared.protocol.precision, seed=seed, epochs=epochs,
+        limit=limit,
+    )  # fmt: skip
+    return loop.train(request, loop.Silent())
+
+
+def profile(
+    methods: Names = "all",
+    *,
+    dataset: str = "",
+    out: str | Path = "runs/default",
+    encoder: str | None = None,
+    weights: Mapping[str, str | Path] | None = None,
+    options: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    plugins: Sequence[str | Path] = (),
+    **measurement: Any,
+) -> DataFrame:
+    """Measure what methods cost and return a frame, one row a method and batch size; records go to `out`/efficiency.
+
+    dataset: take the presets and the encoder of a run on it. options: "METHOD.OPTION" -> value. measurement: fields of
+    `zsadbench.records.efficiency.Options`, such as batches=(1, 8), repeat=10, train=True or random_weights=True. Times
+    are milliseconds an image, memory is bytes; a failed method has its reason in column `error`. Raises UsageError.
+
+    Example:
+        >>> import zsadbench as z
+        >>> frame = z.profile("constant", batches=(1,), warmup=0, repeat=1, threads=1)
+        >>> frame[["method", "batch", "status"]].values.tolist()
+        [['constant', 1, 'done']]
+    """
+    import pandas
+
+    from zsadbench.profiling import measure
+    from zsadbench.records import efficiency
+    from zsadbench.running.request import make_request
+
+    request = make_request(
+        methods=methods, datasets=[dataset] if dataset else (), out=out, encoder=encoder, weights=weights,
+        changes=options, device=device, protocol={"precision": precision}, plugin_folders=plugins,
+    )  # fmt: skip
+    asked = efficiency.Options(**{"plugin_folders": tuple(Path(folder) for folder in plugins), **measurement})
+    rows = []
+    for record in measure.profile(request, asked):
+        efficiency.save(request.out, record)
+        facts = {name: getattr(record, name) for name in PROFILED}
+        rows += [facts | asdict(timing) for timing in record.timings] or [facts]
+    return pandas.DataFrame(rows)

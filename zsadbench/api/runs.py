@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,10 +97,11 @@ class Run:
         Raises UnknownName, RecordError, MissingDependency.
         """
         from zsadbench.figures import gather
+        from zsadbench.figures.drawing import Drawing
 
         if kind not in FIGURES:
             raise UnknownName("figure", kind, FIGURES)
-        drawing = getattr(gather, kind)(self.folders, **options)
+        drawing: Drawing = getattr(gather, kind)(self.folders, **options)
         return drawing.figure
 
     def _repr_markdown_(self) -> str:
@@ -132,7 +133,14 @@ def load_runs(pattern: str | Sequence[str]) -> Run:
         True
     """
     patterns = [pattern] if isinstance(pattern, str) else pattern
-    found = sorted({Path(path) for one in patterns for path in glob(one, recursive=True) if _is_run(Path(path))})
+    found = sorted(
+        {
+            Path(path)
+            for one in patterns
+            for path in glob.glob(one, recursive=True)  # noqa: PTH207  # a pattern may be absolute
+            if _is_run(Path(path))
+        }
+    )
     if not found:
         raise RecordError(f"{', '.join(patterns)} matches no run folder; expected folders that `zsadbench run` wrote.")
     return load_run(*found)

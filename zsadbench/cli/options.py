@@ -100,6 +100,27 @@ def weights_of(items: Sequence[str]) -> dict[str, Path]:
     return encoders.inherited() | given
 
 
+def demo_encoder(spec: str | None, datasets: Sequence[str]) -> str | None:
+    """The demo set has its own small encoder; everything else runs with each method's published one."""
+    if spec is None and all(name.partition(".")[0] == "demo" for name in datasets):
+        say("encoder: demo (the demo set's own; --encoder SPEC chooses another)")
+        return "demo"
+    return spec
+
+
+def checked_device(device: str) -> str:
+    """Resolve "auto" and refuse a device that is not there. Raises UsageError."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device != "cpu" and not device.startswith("cuda"):
+        raise UsageError(f"--device {device}: expected auto, cpu, cuda or cuda:N.")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"--device {device}: torch finds no CUDA device here. Use --device cpu.")
+    return device
+
+
 def choice(value: str, field: str, owner: type) -> Any:
     """Check a text against the Literal type of a dataclass field."""
     import typing

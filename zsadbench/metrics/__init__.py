@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from zsadbench.metrics.measure import image_metrics
-    from zsadbench.metrics.pixels import PixelCounts
+    from zsadbench.metrics.pixels import PixelCounts, pixel_metrics
 
-__all__ = ["METRICS", "Metric", "PixelCounts", "columns", "get", "image_metrics", "names"]
+__all__ = ["METRICS", "Metric", "PixelCounts", "columns", "get", "image_metrics", "names", "pixel_metrics"]
 
 LEVELS = ("image", "pixel")
 Column = tuple[str, str]  # (level, name of a metric)
@@ -55,7 +55,7 @@ def get(name: str) -> Metric:
 
 def __getattr__(name: str) -> Any:
     """Import what computes metrics when it is asked for: numpy and OpenCV come with it."""
-    where = {"PixelCounts": "pixels", "image_metrics": "measure"}.get(name)
+    where = {"PixelCounts": "pixels", "pixel_metrics": "pixels", "image_metrics": "measure"}.get(name)
     if where is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{where}"), name)

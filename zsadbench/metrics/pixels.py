@@ -27,6 +27,26 @@ class _Outcome(NamedTuple):
     edges: NDArray[np.float32]
 
 
+def pixel_metrics(
+    maps: NDArray[np.float32], masks: NDArray[Any], *, aupro_limit: float = 0.3, names: Sequence[str] | None = None
+) -> dict[str, float | None]:
+    """Return the pixel-level metrics of anomaly maps in 0..1; None where undefined (docs/metrics.md#definitions).
+
+    maps: [N, H, W] float32, higher is more anomalous; masks: [N, H, W], anomalous where > 0; aupro_limit: the false
+    positive rate where AU-PRO ends; names: N, for messages. Raises MetricError as `PixelCounts`.
+
+    Example:
+        >>> import numpy as np
+        >>> import zsadbench as z
+        >>> maps = np.array([[[0.1, 0.9], [0.2, 0.3]]], np.float32)
+        >>> z.metrics.pixel_metrics(maps, maps > 0.5)["auroc"]
+        1.0
+    """
+    counts = PixelCounts(aupro_limit)
+    counts.update(maps, masks, names)
+    return counts.compute()
+
+
 class PixelCounts:
     """Accumulates the pixels of one category, image by image, and computes its pixel metrics (docs/metrics.md).
 

@@ -19,7 +19,7 @@ from zsadbench.records import pixel_files, results, saved_maps
 from zsadbench.records.results import ImageScore, Record
 from zsadbench.running import recording
 from zsadbench.running.evaluation import GroundTruth, evaluate, finished_maps
-from zsadbench.running.loading import ChunkStore, ImageBatch, positions
+from zsadbench.running.loading import ChunkStore, ImageBatch, positions, scored_batches
 from zsadbench.running.plan import Cell, standing
 from zsadbench.running.request import Request
 from zsadbench.support import files
@@ -37,7 +37,7 @@ class CellRun:
         self.maps: list[tuple[int, Parked]] = []
         self.seconds = 0.0
         self.problem: ZsadError | None = None
-        self._steps = list(_steps(store, cell, method))
+        self._steps = list(scored_batches(store, cell.category, method))
 
     def advance(self, stop: int, request: Request) -> None:
         """Predict every batch that ends at or before image `stop`."""
@@ -56,20 +56,6 @@ class CellRun:
         """Yield (first image, predicted maps) as they were predicted, read back from disk."""
         for start, parked in self.maps:
             yield start, self.spill.read(parked)
-
-
-def _steps(store: ChunkStore, cell: Cell, method: Method) -> Iterator[tuple[int, int, ImageBatch]]:
-    """Yield (start, stop, batch): which batch scores images start..stop, by the method's scope."""
-    count = len(cell.samples)
-    if method.scope == "category":
-        yield 0, count, positions(store, cell.category, 0, count)
-        return
-    size = store.size if method.scope == "image" else method.batch_images or store.size
-    for start in range(0, count, size):
-        stop = min(start + size, count)
-        # A short last batch of mutual references is filled up from the start of the order; extras are not scored.
-        filled = start + size if method.scope == "batch" else stop
-        yield start, stop, positions(store, cell.category, start, filled)
 
 
 def make_store(

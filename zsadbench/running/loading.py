@@ -18,6 +18,7 @@ from torch import Tensor
 from zsadbench.datasets import Category
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
+from zsadbench.methods import Method
 from zsadbench.support.spill import Parked, Spill
 
 RECENT = 2  # chunks whose images stay in memory: the current one, and one that a batch may straddle
@@ -195,6 +196,20 @@ def positions(store: ChunkStore, category: Category, start: int, stop: int) -> I
         parts.append(Part(chunk, position - chunk * size, position - chunk * size + upto))
         start += upto
     return ImageBatch(store, category, parts)
+
+
+def scored_batches(store: ChunkStore, category: Category, method: Method) -> Iterator[tuple[int, int, ImageBatch]]:
+    """Yield (start, stop, batch): which batch scores images start..stop of the order, by the method's scope."""
+    count = len(store.paths)
+    if method.scope == "category":
+        yield 0, count, positions(store, category, 0, count)
+        return
+    size = store.size if method.scope == "image" else method.batch_images or store.size
+    for start in range(0, count, size):
+        stop = min(start + size, count)
+        # A short last batch of mutual references is filled up from the start of the order; extras are not scored.
+        filled = start + size if method.scope == "batch" else stop
+        yield start, stop, positions(store, category, start, filled)
 
 
 def from_tensor(images: Tensor, category: Category, paths: Sequence[Path] | None = None) -> ImageBatch:

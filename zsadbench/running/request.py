@@ -80,9 +80,9 @@ def make_request(
 
     for folder in plugin_folders:
         plugins.add_folder(Path(folder))
-    named = names_of(datasets, "datasets") if datasets else ()
+    named = () if datasets == () else names_of(datasets, "datasets")
     return Request(
-        methods=names_of(methods, "methods") if methods else (),
+        methods=() if methods == () else names_of(methods, "methods"),
         datasets=named,
         out=Path(out).expanduser(),
         data_root=None if data_root is None else Path(data_root).expanduser(),
@@ -91,7 +91,7 @@ def make_request(
         checkpoints={name: _paths(given) for name, given in (checkpoints or {}).items()},
         checkpoint_folder=None if checkpoint_folder is None else Path(checkpoint_folder).expanduser(),
         changes=_by_method(changes or {}),
-        categories=names_of(categories, "categories") if categories else (),
+        categories=() if categories == () else names_of(categories, "categories"),
         device=checked_device(device),
         protocol=options.override(Protocol(), protocol or {}, "protocol"),
         **switches,

@@ -53,6 +53,19 @@ class Progress(typing.Protocol):
         """Report the mean loss, time and memory of an epoch."""
 
 
+class Silent:
+    """A Progress that tells nothing."""
+
+    def begin(self, label: str, steps: int, done: int) -> None:
+        """Show nothing."""
+
+    def step(self, loss: float) -> None:
+        """Show nothing."""
+
+    def finish_epoch(self, epoch: Epoch) -> None:
+        """Show nothing."""
+
+
 @dataclass
 class Position:
     """How far a training is: what is saved beside the weights and the optimiser."""
