@@ -115,7 +115,7 @@ class Predictor:
                     prediction = method.predict(batch)
                     check_prediction(prediction, batch, method.name)
                     for i, index in enumerate(range(start, stop)):
-                        finished = postprocess.finish(prediction.maps[i : i + 1], method, given.sizes[index])[0]
+                        finished = postprocess.finish(prediction.maps[i : i + 1], method, given.size(index))[0]
                         yield ImagePrediction(given.names[index], float(prediction.scores[i]), finished.cpu().numpy())
 
 
@@ -126,14 +126,20 @@ class _Images:
         self.images, self._method = images, method
         self.names = [str(one) if isinstance(one, str | Path) else f"image {i}" for i, one in enumerate(images)]
         self.paths = tuple(Path(f"{i}") for i in range(len(images)))
-        self.sizes: dict[int, tuple[int, int]] = {}  # (H, W) of what has been read
+        self._sizes: dict[int, tuple[int, int]] = {}  # (H, W) of what has been read
 
     def read(self, path: Path) -> torch.Tensor:
         """Return a preprocessed image [3, S, S] float32. Raises DataError naming the image."""
         index = int(path.name)
         pixels = _pixels(self.images[index], self.names[index])
-        self.sizes[index] = pixels.shape[0], pixels.shape[1]
+        self._sizes[index] = pixels.shape[0], pixels.shape[1]
         return apply(self._method.preprocess, pixels)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return (H, W) of an image; one that the method did not look at is read for it. Raises DataError."""
+        if index not in self._sizes:
+            self.read(self.paths[index])
+        return self._sizes[index]
 
 
 def _pixels(image: AnyImage, name: str) -> NDArray[np.uint8]:
