@@ -11,16 +11,26 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from zsadbench.data import index_files, layouts
-from zsadbench.datasets import Dataset, DatasetCard, MaskRule, Sample, register
-from zsadbench.errors import DataError, UsageError
+from zsadbench.datasets import Dataset, DatasetCard, Sample, ValueRange, register
+from zsadbench.errors import DataError, DatasetNotFound, UsageError
 
 OPTIONS = {  # what may follow the name, each after a dot -> how it is told
     r"gt0": "gt0 (masks of 0 and 1, or of class indices)",
+    r"huge": "huge (images of more pixels than PIL allows)",
     r"normal-(?P<normal>[^.]+)": "normal-NAME (the folders NAME hold normal images)",
+    r"range-(?P<low>-?\d+)-(?P<high>-?\d+)": "range-LOW-HIGH (values of all 16-bit images that are black and white)",
 }
+
+
+class _Options(NamedTuple):
+    """What stands after the dots of a name."""
+
+    words: tuple[str, ...]  # in one order, so that one name stands for one choice
+    normal: tuple[str, ...]
+    value_range: ValueRange | None
 
 
 @register
@@ -55,7 +65,8 @@ class Folder(Dataset):
     def __init__(self, root: Path, variant: str, name: str, data_root: Path | None = None) -> None:
         """Read the names and the index at once, because what the card can promise depends on them."""
         path = Path(root)
-        self._normal = tuple(match["normal"] for match in _options(name) if "normal" in match.groupdict())
+        options = _options(name)
+        self._normal = options.normal
         self._index = index_files.read_index(path) if path.is_file() else None
         super().__init__(path, variant, name, data_root)
         whole = path.resolve()
@@ -66,7 +77,10 @@ class Folder(Dataset):
         self.card = replace(
             self.card,
             title=self._label,
-            mask_rule=self._mask_rule(),
+            mask_rule=(self._index and variant == "default" and self._index.mask_rule) or self.card.mask_rule,
+            value_range=options.value_range or (self._index.value_range if self._index else None),
+            exif=True,
+            huge="huge" in options.words,
             image_level={sample.label for sample in tested} == {0, 1},
             pixel_level=any(sample.masks for sample in tested if sample.label == 1),
         )
@@ -75,13 +89,15 @@ class Folder(Dataset):
     @classmethod
     def variant_of(cls, stem: str, words: str) -> tuple[str, str]:
         """Return the variant and the full name, with the options in one order. Raises UsageError."""
-        options = sorted({match[0] for match in _options(f"{stem}.{words}")}) if words else []
+        options = _options(f"{stem}.{words}").words if words else ()
         return ("gt0" if "gt0" in options else "default"), ".".join([stem, *options])
 
     @classmethod
     def locate(cls, data_root: Path | None, variant: str, stem: str) -> Path:
         """Refuse: a folder of one's own has no usual place."""
-        raise DataError(f"dataset {stem}: got no path; expected --datasets {stem}=PATH, a folder or an index file.")
+        raise DatasetNotFound(
+            f"dataset {stem}: got no path; expected --datasets {stem}=PATH, a folder or an index file."
+        )
 
     def find_top(self, root: Path) -> Path:
         """Accept a folder with `test`, or category folders that have one; an index's folder is found by its images."""
@@ -114,11 +130,6 @@ class Folder(Dataset):
         if self._index is None:
             yield self.root
 
-    def _mask_rule(self) -> MaskRule:
-        """Return the rule of the name's option, or else of the index file, or else the usual one."""
-        told = self._index.mask_rule if self._index is not None and self.variant == "default" else None
-        return told or self.card.mask_rule
-
     def _require_all_masks(self, found: list[Sample]) -> None:
         """Raise DataError for the first anomalous test image without a mask in a dataset with masks."""
         for sample in found:
@@ -129,19 +140,25 @@ class Folder(Dataset):
                 )
 
 
-def _options(name: str) -> list[re.Match[str]]:
-    """Return the options of a name such as "folder.gt0.normal-no". Raises UsageError for a word that is none."""
-    found = []
-    for word in name.split(".")[1:]:
-        match = next(filter(None, (re.fullmatch(pattern, word) for pattern in OPTIONS)), None)
-        if match is None:
-            raise UsageError(
-                f"{name}: {word!r} is no option of your own images; expected --datasets folder=PATH, where PATH is "
-                f"your folder or index file, or after dots any of {', '.join(OPTIONS.values())}. A record's name ends "
-                "with the folder's name; on the command line its path is needed."
-            )
-        found.append(match)
-    return found
+def _options(name: str) -> _Options:
+    """Read the options of a name such as "folder.gt0.normal-no". Raises UsageError for a word that is none."""
+    found = {word: _match(word, name) for word in sorted(name.split(".")[1:])}
+    ranges = [(int(match["low"]), int(match["high"])) for match in found.values() if "low" in match.groupdict()]
+    if len(ranges) > 1 or any(low >= high for low, high in ranges):
+        raise UsageError(f"{name}: expected one range, from a lower to a higher value, such as range-0-4095.")
+    normal = tuple(match["normal"] for match in found.values() if "normal" in match.groupdict())
+    return _Options(tuple(found), normal, ranges[0] if ranges else None)
+
+
+def _match(word: str, name: str) -> re.Match[str]:
+    match = next(filter(None, (re.fullmatch(pattern, word) for pattern in OPTIONS)), None)
+    if match is None:
+        raise UsageError(
+            f"{name}: {word!r} is no option of your own images; expected --datasets folder=PATH, where PATH is your "
+            f"folder or index file, or after dots any of {', '.join(OPTIONS.values())}. A record's name ends with the "
+            "folder's name; on the command line its path is needed."
+        )
+    return match
 
 
 def _category_folders(root: Path) -> list[Path]:

@@ -96,9 +96,13 @@ def test_mask_of_another_size_is_named(tiles, tmp_path):
     assert kind == "wrong mask" and "bad_mask.png is 9 pixels high and 6 wide" in message
 
 
-def test_empty_mask_is_a_problem(tiles, tmp_path):
+def test_empty_mask_is_a_note_with_the_remedy(tiles, tmp_path):
     Image.new("L", (9, 6)).save(tmp_path / "bad_mask.png")
-    assert problems(check(tiles)) == [("empty mask", "bad.png is anomalous, but its mask marks nothing.")]
+    report = check(tiles)
+    (finding,) = report.findings
+    assert report.ok and (finding.kind, finding.files) == ("empty mask", ("bad.png",))
+    assert "tiles: one anomalous image, bad.png, with an empty mask." in finding.message
+    assert "draw the mask, or correct the label" in finding.message and "see the notes" in render(report)
 
 
 def test_mask_of_class_indices_under_gt127_is_a_problem(tiles, tmp_path):
@@ -119,7 +123,9 @@ def test_grey_mask_values_are_a_note(tiles, tmp_path):
 
 def test_jpeg_mask_under_gt0_is_a_note(tiles, tmp_path):
     tiles.card = replace(tiles.card, mask_rule="gt0")
-    Image.new("L", (9, 6), 255).save(tmp_path / "bad_mask.png", format="JPEG")
+    mask = np.zeros((6, 9), np.uint8)
+    mask[:2] = 255
+    Image.fromarray(mask).save(tmp_path / "bad_mask.png", format="JPEG", quality=100)
     kinds = [finding.kind for finding in check(tiles).findings]
     assert kinds == [".png files that hold JPEG", "unexpected mask values"]
 
@@ -128,7 +134,7 @@ def test_suffix_that_lies_is_a_note(tiles, tmp_path):
     Image.new("RGB", (9, 6), (1, 2, 3)).save(tmp_path / "good1.png", format="BMP")
     report = check(tiles)
     assert report.ok and [finding.kind for finding in report.findings] == [".png files that hold BMP"]
-    assert "### Notes\n- .png files that hold BMP (1): " in render(report)
+    assert "### Notes\n- .png files that hold BMP: " in render(report)
 
 
 def test_identical_images_are_a_note_within_a_label_and_a_problem_across_labels(tiles, tmp_path):

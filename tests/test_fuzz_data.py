@@ -123,7 +123,7 @@ def test_any_file_decodes_to_rgb_bytes_or_is_a_sentence(tmp_path_factory, conten
     path = tmp_path_factory.getbasetemp() / f"fuzz{suffix}"
     path.write_bytes(content)
     try:
-        height, width, _ = read_header(path)
+        height, width, *_ = read_header(path)
         image = decode_image(path)
         assert image.shape == (height, width, 3) and image.dtype == np.uint8
     except DataError as error:

@@ -37,7 +37,7 @@ def test_png_bytes_under_a_jpg_name_decode_as_png(tmp_path):
     array = noise(4, 6)
     path = save(tmp_path / "no 98.jpg", array, format="PNG")
     assert np.array_equal(decode_image(path), array)
-    assert read_header(path) == (4, 6, "PNG")
+    assert read_header(path) == (4, 6, "PNG", 1)
 
 
 def test_grey_image_becomes_three_equal_channels(tmp_path):

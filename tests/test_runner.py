@@ -9,11 +9,12 @@ import pytest
 import torch
 from toy_tree import save, write_tree
 
+from zsadbench.data import reading
 from zsadbench.encoders.base import Encoder
 from zsadbench.errors import ContractError, DataError, RecordError, UnknownName, UsageError
 from zsadbench.protocol import Protocol
 from zsadbench.records import results
-from zsadbench.running import cells, runner
+from zsadbench.running import runner
 from zsadbench.running.plan import make_plan
 from zsadbench.running.request import Request
 from zsadbench.support import files
@@ -310,8 +311,8 @@ def test_the_log_holds_what_differs_from_run_to_run(mvtec_tree, tmp_path, toys):
 
 
 def test_a_method_that_waits_for_the_whole_category_lets_every_image_be_decoded_once(mvtec_tree, tmp_path, monkeypatch):
-    decode, decoded = cells.decode_image, []
-    monkeypatch.setattr(cells, "decode_image", lambda path: decoded.append(path) or decode(path))
+    read, decoded = reading.read_picture, []
+    monkeypatch.setattr(reading, "read_picture", lambda path, **how: decoded.append(path) or read(path, **how))
     protocol = Protocol(batch_size=2)  # more chunks than a store keeps images of
     run(mvtec_tree, tmp_path, ["musc"], encoder="tiny", protocol=protocol, categories=("bottle",))
     assert len(decoded) == len(set(decoded)) == 13

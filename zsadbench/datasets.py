@@ -15,7 +15,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
-from zsadbench.errors import DataError, PluginError, UnknownName
+from zsadbench.errors import DataError, DatasetNotFound, PluginError, UnknownName
 from zsadbench.support import plugins
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __path__ = plugins.folders(__file__)  # makes datasets/*.py importable as zsadbench.datasets.<stem> (docs/plugins.md)
 
 MaskRule = Literal["gt0", "gt127", "index_gt0"]
+ValueRange = tuple[int, int]  # the values of 16-bit files that are black and white
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,9 @@ class DatasetCard:
     image_level: bool  # both normal and anomalous test images exist
     pixel_level: bool  # anomalous test images have masks
     mask_rule: MaskRule = "gt127"  # native binarisation (docs/protocol.md#masks)
+    value_range: ValueRange | None = None  # of all its 16-bit images; None: 0 to 65535
+    exif: bool = False  # images are turned upright as EXIF says, unless masks contradict; published sets never are
+    huge: bool = False  # images above PIL's limit of pixels are read
     folders: tuple[str, ...] = ()  # names under --data-root that people give it, most common first
     nouns: Mapping[str, str] = field(default_factory=dict)  # category -> noun, where the default rule reads badly
     expected: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # category -> test (normal, anomalous)
@@ -140,7 +144,7 @@ class Dataset(ABC):
     def locate(cls, data_root: Path | None, variant: str, stem: str) -> Path:
         """Return the dataset's folder below the data root. Raises DataError listing the paths that were tried."""
         if data_root is None:
-            raise DataError(
+            raise DatasetNotFound(
                 f"dataset {stem}: got no data root; expected a folder with one folder a dataset. "
                 f"Give --data-root DIR, set ZSADBENCH_DATA, or name the folder itself: --datasets {stem}=DIR."
             )
@@ -148,9 +152,10 @@ class Dataset(ABC):
         for name in names:
             if (data_root / name).is_dir():
                 return data_root / name
-        raise DataError(
+        raise DatasetNotFound(
             f"dataset {stem}: no folder found under {data_root}; tried {', '.join(names)}. "
-            f"Get it from: {cls.cards[variant].source}. If it lies elsewhere, use --datasets {stem}=DIR."
+            f"{_other_place(data_root, names, stem)}Get it from: {cls.cards[variant].source}. "
+            f"If it lies elsewhere, use --datasets {stem}=DIR."
         )
 
     @classmethod
@@ -206,6 +211,14 @@ class Dataset(ABC):
             fields = (self.sample_id(sample), str(sample.label), sample.defect, *(mask.name for mask in sample.masks))
             digest.update("\0".join(fields).encode() + b"\n")
         return digest.hexdigest()
+
+
+def _other_place(data_root: Path, names: Iterable[str], stem: str) -> str:
+    """Return a question that names a folder of the dataset one level above or below, "" where there is none."""
+    if data_root.name in names:
+        return f"Did you mean --data-root {data_root.parent}? "
+    below = sorted(path for name in names for path in data_root.glob(f"*/{name}") if path.is_dir())
+    return f"Did you mean {stem}={below[0]}? " if below else ""
 
 
 def _require_text(name: str) -> None:
@@ -265,7 +278,9 @@ def create(name: str, data_root: Path | None = None) -> Dataset:
     if folder:
         root = Path(folder).expanduser()
         if not root.exists():
-            raise DataError(f"dataset {name}: {folder} does not exist; expected the dataset's own folder after '='.")
+            raise DatasetNotFound(
+                f"dataset {name}: {folder} does not exist; expected the dataset's own folder after '='."
+            )
     else:
         root = dataset.locate(data_root, variant, stem)
     return dataset(root, variant, full_name, data_root)

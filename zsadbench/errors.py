@@ -53,6 +53,10 @@ class DataError(ZsadError):
     """A dataset folder, image or mask that is missing, unreadable or contradicts its layout."""
 
 
+class DatasetNotFound(DataError):
+    """A dataset folder that is not where it was looked for: a wrong path, not a wrong content."""
+
+
 class FetchError(ZsadError):
     """A download that failed, or an archive that is damaged or not safe to unpack."""
 

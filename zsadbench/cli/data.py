@@ -34,13 +34,11 @@ def check(
 ) -> None:
     """Compare a dataset folder with what is expected, and name the first file that is wrong; exit code 1 if any is."""
     add_plugins(plugins)
-    from zsadbench import datasets
     from zsadbench.cli.progress import console_bar
     from zsadbench.data import check as datacheck
 
-    dataset = datasets.create(name, data_root)
-    with console_bar(f"checking {dataset.name}", quiet) as advance:
-        report = datacheck.check(dataset, advance)
+    with console_bar(f"checking {name}", quiet) as advance:
+        report = datacheck.check_named(name, data_root, advance)
     typer.echo(json.dumps(datacheck.facts(report), indent=1) if as_json else datacheck.render(report))
     raise typer.Exit(0 if report.ok else 1)
 

@@ -186,6 +186,7 @@ def run(
         overwrite=overwrite,
     )
     from zsadbench.cli.progress import console_progress
+    from zsadbench.tables import data_notes
 
     plan = train.train_missing(planning.make_plan(request), request, quiet)
     for finding in plan.findings:
@@ -196,6 +197,8 @@ def run(
     if as_json:
         typer.echo(json.dumps({"out": str(out), "skipped": summary.skipped, **summary.counts}))
     say(_ending(summary, out))
+    for note in data_notes.notes(summary.done):
+        say(f"Note: {note}")
     for finding in plan.findings:
         if finding.wrong:  # once more: by now the first time has scrolled away
             say(f"PROBLEM: {finding.message}")

@@ -9,24 +9,27 @@ import copy
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from unittest import mock
 
 import numpy as np
 from PIL import Image
 from tabulate import tabulate
 
-from zsadbench.data import findings
+from zsadbench import datasets
+from zsadbench.data import findings, reading
 from zsadbench.data.findings import Finding
-from zsadbench.data.images import decode_image, read_header
-from zsadbench.data.masks import foreground, raw_mask, read_mask
-from zsadbench.datasets import Dataset, Sample
-from zsadbench.errors import DataError
+from zsadbench.data.images import DECODERS, Header, read_picture
+from zsadbench.data.masks import MaskFile, foreground, mask_file
+from zsadbench.data.reading import Reader
+from zsadbench.datasets import Dataset, MaskRule, Sample
+from zsadbench.errors import DataError, DatasetNotFound
 
+Thing = TypeVar("Thing")
 Progress = Callable[[int, int], None]  # called with (done, total) images
 
 SUFFIXES = {  # format of the content: suffixes that announce it
@@ -86,6 +89,20 @@ class _File(NamedTuple):
     findings: tuple[Finding, ...]
 
 
+def check_named(name: str, data_root: Path | None = None, progress: Progress | None = None) -> Report:
+    """Check the dataset of a name as `zsadbench.datasets.create` takes it: see `check`.
+
+    Raises what `create` raises, but a layout that cannot be read is a finding, whenever it shows.
+    """
+    try:
+        return check(datasets.create(name, data_root), progress)
+    except DatasetNotFound:
+        raise
+    except DataError as error:
+        stem, _, folder = name.partition("=")
+        return _unreadable(stem, Path(folder or data_root or "."), error)
+
+
 def check(dataset: Dataset, progress: Progress | None = None, *, threads: int | None = None) -> Report:
     """Read every image and mask of a dataset and compare the counts with its card.
 
@@ -94,16 +111,33 @@ def check(dataset: Dataset, progress: Progress | None = None, *, threads: int | 
     try:
         samples = _all_samples(dataset)
     except DataError as error:
-        return Report(dataset.name, dataset.root, (), (Finding("layout", str(error), True),))
+        return _unreadable(dataset.name, dataset.root, error)
+    readers = {category.name: Reader(dataset, dataset.samples(category.name)) for category in dataset.categories()}
     files = []
-    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
-        for file in pool.map(lambda sample: _inspect(dataset, sample), samples):
+    with ThreadPoolExecutor(threads or DECODERS) as pool:
+        for file in pool.map(lambda sample: _inspect(dataset, readers[sample.category], sample), samples):
             files.append(file)
             if progress is not None:
                 progress(len(files), len(samples))
     found = [finding for file in files for finding in file.findings]
-    found = [*findings.of_names(dataset), *found, *_duplicates(files)]
+    found = [*findings.of_names(dataset), *found, *_of_pixels(dataset, readers, samples), *_duplicates(files)]
     return Report(dataset.name, dataset.root, _counts(dataset, samples), tuple(found))
+
+
+def _unreadable(name: str, root: Path, error: DataError) -> Report:
+    return Report(name, root, (), (Finding("layout", str(error), True),))
+
+
+def _of_pixels(dataset: Dataset, readers: Mapping[str, Reader], samples: Sequence[Sample]) -> list[Finding]:
+    """Return what the readers of all categories found odd, each with the names of all files."""
+    own = {name: [sample for sample in samples if sample.category == name] for name in readers}
+    odd = {name: reader.oddities(own[name]) for name, reader in readers.items()}
+    names: dict[str, list[str]] = {}
+    for category, kinds in odd.items():
+        for kind in kinds:
+            names.setdefault(kind, []).extend(readers[category].having(kind, own[category]))
+    told = findings.of_pixels(dataset.name, reading.add(odd.values()))
+    return [finding._replace(files=tuple(names[finding.kind])) for finding in told]
 
 
 def render(report: Report) -> str:
@@ -126,7 +160,8 @@ def render(report: Report) -> str:
         kinds = Counter(finding.kind for finding in report.findings if finding.wrong == wrong)
         if kinds:
             first = {kind: next(f.message for f in report.findings if f.kind == kind) for kind in kinds}
-            parts.append("\n".join([f"### {title}", *(f"- {kind} ({kinds[kind]}): {first[kind]}" for kind in kinds)]))
+            lines = (f"- {kind}{f' ({count})' if count > 1 else ''}: {first[kind]}" for kind, count in kinds.items())
+            parts.append("\n".join([f"### {title}", *lines]))
     parts.append(_verdict(report))
     return "\n\n".join(parts).encode("utf-8", "backslashreplace").decode()  # file names need not be UTF-8
 
@@ -196,48 +231,47 @@ def _all_samples(dataset: Dataset) -> list[Sample]:
     ]
 
 
-def _inspect(dataset: Dataset, sample: Sample) -> _File:
-    """Read one image and its masks to the last pixel."""
-    name, findings, digest = dataset.sample_id(sample), list[Finding](), ""
+def _inspect(dataset: Dataset, reader: Reader, sample: Sample) -> _File:
+    """Read one image and its masks to the last pixel, opening each file once."""
+    name, card, found, digest = dataset.sample_id(sample), dataset.card, list[Finding](), ""
     try:
-        digest = hashlib.sha256(sample.image.read_bytes() + repr(sample.crop).encode()).hexdigest()
-        size = decode_image(sample.image).shape[:2]
-        findings += _suffix(sample.image) + _link(sample.image, dataset.root)
+        content = sample.image.read_bytes()
+        digest = hashlib.sha256(content + repr(sample.crop).encode()).hexdigest()
+        picture = read_picture(sample.image, values=card.value_range, huge=card.huge, content=content)
+        reader.cut(sample, picture)
+        found += _suffix(sample.image, picture.format) + _link(sample.image, dataset.root)
     except (DataError, OSError) as error:
         return _File(name, sample.label, digest, (Finding("unreadable image", str(error), True),))
-    if dataset.card.pixel_level and (sample.masks or (sample.label == 1 and sample.split == "test")):
+    if card.pixel_level and (sample.masks or (sample.label == 1 and sample.split == "test")):
+        height, width = picture.pixels.shape[:2]
+        header = Header(height, width, picture.format, picture.orientation)
         try:
-            findings += _inspect_masks(dataset, sample, name, size)
+            files = [mask_file(path, card.mask_rule, huge=card.huge) for path in sample.masks]
+            reader.unite(sample, files, card.mask_rule, header)
+            found += [finding for file in files for finding in _inspect_mask(file, card.mask_rule)]
         except DataError as error:
-            findings.append(Finding("wrong mask", str(error), True))
-    return _File(name, sample.label, digest, tuple(findings))
+            found.append(Finding("wrong mask", str(error), True))
+    return _File(name, sample.label, digest, tuple(found))
 
 
-def _inspect_masks(dataset: Dataset, sample: Sample, name: str, size: tuple[int, int]) -> list[Finding]:
-    rule = dataset.card.mask_rule
-    findings = []
-    if sample.label == 1 and not read_mask(sample, rule, size).any():
-        findings.append(Finding("empty mask", f"{name} is anomalous, but its mask marks nothing.", True))
-    elif sample.label == 0:
-        read_mask(sample, rule, size)
-    for path in sample.masks:
-        findings += _suffix(path)
-        values = raw_mask(path, rule)
-        between = values[(values > 0) & (values < np.iinfo(values.dtype).max)]
-        if rule == "gt127" and between.size:
-            share = between.size / max(int(foreground(values, rule).sum()), 1)
+def _inspect_mask(file: MaskFile, rule: MaskRule) -> list[Finding]:
+    path, values = file.path, file.values
+    found = _suffix(path, file.format)
+    if rule == "gt127":
+        between = int(((values > 0) & (values < np.iinfo(values.dtype).max)).sum())
+        if between:
+            share = between / max(int(foreground(values, rule).sum()), 1)
             text = (
                 f"{path} has values between black and white, {share:.1%} as many as foreground pixels: {rule} decides."
             )
-            findings.append(Finding("unexpected mask values", text, False))
-        elif rule != "gt127" and read_header(path)[2] == "JPEG":
-            text = f"{path} is a JPEG, whose noise counts as defect under the rule {rule}; expected a lossless file."
-            findings.append(Finding("unexpected mask values", text, False))
-    return findings
+            found.append(Finding("unexpected mask values", text, False))
+    elif file.format == "JPEG":
+        text = f"{path} is a JPEG, whose noise counts as defect under the rule {rule}; expected a lossless file."
+        found.append(Finding("unexpected mask values", text, False))
+    return found
 
 
-def _suffix(path: Path) -> list[Finding]:
-    content = read_header(path)[2]
+def _suffix(path: Path, content: str) -> list[Finding]:
     if path.suffix.lower() in SUFFIXES.get(content, (path.suffix.lower(),)):
         return []
     return [Finding(f"{path.suffix} files that hold {content}", f"{path} is read by its content.", False)]
@@ -250,19 +284,46 @@ def _link(path: Path, root: Path) -> list[Finding]:
     return [Finding("links that lead outside", f"{path} is read from {target}.", False)]
 
 
-def _duplicates(files: Iterable[_File]) -> list[Finding]:
-    """Return one finding for each group of byte-identical images; a problem if their labels differ."""
-    groups: dict[str, list[_File]] = {}
+def _duplicates(files: Sequence[_File]) -> list[Finding]:
+    """Return one finding for each group of byte-identical images; a problem if their labels differ.
+
+    Folders that hold the same images are told as such, once.
+    """
+    folders: dict[str, list[_File]] = {}
     for file in files:
-        if file.digest:
-            groups.setdefault(file.digest, []).append(file)
-    findings = []
-    for group in groups.values():
-        if len(group) > 1:
-            wrong = len({file.label for file in group}) > 1
+        folders.setdefault(file.name.rpartition("/")[0], []).append(file)
+    copies = [
+        group for group in _equal(folders, _content) if len(folders[group[0]]) > 1 and _content(folders[group[0]])
+    ]
+    found = [
+        Finding("copied folders", f"{' = '.join(group)}, {len(folders[group[0]])} images each.", False)
+        for group in copies
+    ]
+    home = {folder: number for number, group in enumerate(copies) for folder in group}
+    by_name = {file.name: file for file in files}
+    for names in _equal(by_name, lambda file: file.digest):
+        if not by_name[names[0]].digest:
+            continue
+        wrong = len({by_name[name].label for name in names}) > 1
+        homes = {home.get(name.rpartition("/")[0]) for name in names}
+        if wrong or len(homes) > 1 or None in homes:
             kind = "identical images with different labels" if wrong else "identical images"
-            findings.append(Finding(kind, f"{' = '.join(file.name for file in group)}.", wrong))
-    return findings
+            found.append(Finding(kind, f"{' = '.join(names)}.", wrong))
+    return found
+
+
+def _content(files: Iterable[_File]) -> tuple[str, ...]:
+    """Return what a folder holds whatever the names, () if a file could not be read."""
+    digests = sorted(file.digest for file in files)
+    return tuple(digests) if all(digests) else ()
+
+
+def _equal(things: Mapping[str, Thing], key: Callable[[Thing], object]) -> list[list[str]]:
+    """Return the names of the things that have the same key as another one, group by group."""
+    groups: dict[object, list[str]] = {}
+    for name, thing in things.items():
+        groups.setdefault(key(thing), []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
 
 
 def _counts(dataset: Dataset, samples: Iterable[Sample]) -> tuple[Count, ...]:

@@ -1,16 +1,17 @@
 """What should be known about a dataset before its numbers are believed, told alike by `data check` and by `run`.
 
-`of_counts` and `of_names` open no file, so that a run can tell them before it starts.
+`of_counts` and `of_names` open no file, so that a run can tell them before it starts; `of_pixels` is for its end.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from zsadbench.data import labels, layouts
+from zsadbench.data.reading import Oddity
 from zsadbench.datasets import Dataset, Sample
 from zsadbench.errors import counted
 
@@ -25,6 +26,7 @@ class Finding(NamedTuple):
     kind: str  # findings of a kind are counted together
     message: str  # a sentence that names the file or the category, with the remedy
     wrong: bool
+    files: tuple[str, ...] = ()  # all that have it, where the message names the first only
 
 
 def of_names(dataset: Dataset, categories: Sequence[str] = ()) -> list[Finding]:
@@ -123,6 +125,51 @@ def unread_files(dataset: Dataset) -> Iterator[Path]:
                 text = name.startswith(".") or name[name.rfind(".") :].lower() in _TEXT
                 if not text and f"{folder}{os.sep}{name}" not in read:
                     yield Path(folder, name)
+
+
+def of_pixels(dataset: str, oddities: Mapping[str, Oddity]) -> list[Finding]:
+    """Return what only the pixels of a dataset show, as notes with the remedy, by the name of the dataset."""
+    return [Finding(kind, f"{dataset}: {_PIXELS[kind](oddity)}", False) for kind, oddity in sorted(oddities.items())]
+
+
+def _dark(odd: Oddity) -> str:
+    bits = next((bits for bits in (8, 10, 12, 14) if odd.value < 2**bits), 16)
+    return (
+        f"{_files(odd, 'file')} of 16 bits with values up to {odd.value:.0f} only, the lowest {bits} bits: they are "
+        f"read nearly black. If that is the range of the camera: folder.range-0-{2**bits - 1}=PATH."
+    )
+
+
+def _files(odd: Oddity, noun: str) -> str:
+    return f"{_number(odd.count, noun)}, such as {odd.first}," if odd.count > 1 else f"one {noun}, {odd.first},"
+
+
+_PIXELS: dict[str, Callable[[Oddity], str]] = {
+    "dark 16 bits": _dark,
+    "empty mask": lambda odd: (
+        f"{_files(odd, 'anomalous image')} with an empty mask. Pixel metrics count each as an image without a defect; "
+        "draw the mask, or correct the label."
+    ),
+    "mask in alpha": lambda odd: (
+        f"{_files(odd, 'mask')} of one colour with an alpha channel that varies. Alpha is not read: if the mask lies "
+        "there, save that channel as a grey image."
+    ),
+    "not turned": lambda odd: (
+        f"{_files(odd, 'image')} with an EXIF orientation that is not applied, because published code does not, or the "
+        "masks fit the pixels as they are stored. If the images lie on their side, save them turned."
+    ),
+    "outside the range": lambda odd: (
+        f"{_files(odd, 'image')} with values outside the range that the data set's name gives: they are cut to it."
+    ),
+    "turned": lambda odd: (
+        f"{_files(odd, 'image')} turned upright as EXIF says. Other tools may read the pixels as stored: save them "
+        "turned, and all agree."
+    ),
+    "wide masks": lambda odd: (
+        f"the masks of {_number(odd.count, 'image')} cover {odd.value:.0%} of the image on average. If they mark what "
+        "is normal, invert them."
+    ),
+}
 
 
 def _everything(dataset: Dataset) -> Iterator[Sample]:

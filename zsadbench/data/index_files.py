@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 from zsadbench.data import labels
-from zsadbench.datasets import MaskRule, Sample
+from zsadbench.datasets import MaskRule, Sample, ValueRange
 from zsadbench.errors import DataError
 
 Split = Literal["train", "test"]
@@ -30,6 +30,7 @@ COLUMNS = {  # what we call a column: the names it goes by
     "split": ("split",),
     "crop": ("crop",),  # the part of the image that counts: top-left-bottom-right in pixels, or a list of the four
     "mask_rule": ("mask_rule",),  # gt127, gt0 or index_gt0, for the whole set
+    "value_range": ("value_range",),  # of 16-bit images, for the whole set: black-white, or a list of the two
 }
 NORMAL, ANOMALOUS = labels.NORMAL | {"0", "0.0"}, labels.UNNAMED | {"1", "1.0", "defective"}
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # control characters and halves of characters
@@ -47,6 +48,7 @@ class Row(NamedTuple):
     where: str  # "FILE, line 7", for messages
     crop: tuple[int, int, int, int] | None = None
     mask_rule: MaskRule | None = None  # None where the index has none
+    value_range: ValueRange | None = None
 
 
 class Index(NamedTuple):
@@ -58,14 +60,22 @@ class Index(NamedTuple):
     @property
     def mask_rule(self) -> MaskRule | None:
         """How the masks are read, if the index says it. Raises DataError naming the first row that differs."""
+        return cast("MaskRule | None", self._common("mask_rule"))
+
+    @property
+    def value_range(self) -> ValueRange | None:
+        """How the values of 16-bit images are read, if the index says it. Raises as `mask_rule`."""
+        return cast("ValueRange | None", self._common("value_range"))
+
+    def _common(self, name: str) -> Any:
         first = self.rows[0]
         for row in self.rows:
-            if row.mask_rule != first.mask_rule:
+            if getattr(row, name) != getattr(first, name):
                 raise DataError(
-                    f"{row.where}: the mask_rule is {row.mask_rule}, but {first.mask_rule} in {first.where}; expected "
-                    "one for the whole set."
+                    f"{row.where}: the {name} is {getattr(row, name)}, but {getattr(first, name)} in {first.where}; "
+                    "expected one for the whole set."
                 )
-        return first.mask_rule
+        return getattr(first, name)
 
 
 def read_index(path: Path) -> Index:
@@ -254,7 +264,18 @@ def _row(values: Mapping[str, Any], where: str) -> Row:
         where=where,
         crop=_crop(found["crop"], where),
         mask_rule=cast(MaskRule, found["mask_rule"]) if found["mask_rule"] else None,
+        value_range=_value_range(found["value_range"], where),
     )
+
+
+def _value_range(text: str, where: str) -> ValueRange | None:
+    """Read "0-4095" or "[0, 4095]"; "" is None. Raises DataError."""
+    match = re.fullmatch(r"\[?(-?\d+)(?:-|, ?)(-?\d+)\]?", text)
+    if not text:
+        return None
+    if match is None or int(match[1]) >= int(match[2]):
+        raise DataError(f"{where}: the value_range is {text!r}; expected black-white, such as 0-4095.")
+    return int(match[1]), int(match[2])
 
 
 def _crop(text: str, where: str) -> tuple[int, int, int, int] | None:

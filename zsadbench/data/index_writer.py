@@ -45,7 +45,7 @@ def write(dataset: Dataset, out: Path) -> int:
 
 def _row(dataset: Dataset, sample: Sample) -> dict[str, Any]:
     masks = [_below(mask, dataset.root) for mask in sample.masks]
-    row = {
+    row: dict[str, Any] = {
         "id": dataset.sample_id(sample),
         "image": _below(sample.image, dataset.root),
         "mask": masks if len(masks) > 1 else masks[0] if masks else None,
@@ -55,6 +55,8 @@ def _row(dataset: Dataset, sample: Sample) -> dict[str, Any]:
         "split": sample.split,
         "mask_rule": dataset.card.mask_rule,
     }
+    if dataset.card.value_range is not None:
+        row["value_range"] = dataset.card.value_range
     return row if sample.crop is None else {**row, "crop": sample.crop}
 
 

@@ -14,13 +14,14 @@ from zsadbench.datasets import Sample
 from zsadbench.errors import DataError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
+SEARCHED = 100  # folders on each level that are looked into for a layout that starts elsewhere
 MASK_SUFFIXES = ("_mask", "_label", "_GT", "_Segmentation")  # what a mask's stem adds: MVTec AD, DAGM, KSDD2, ISIC
 
 
 def find_top(root: Path, nested: Iterable[str], is_top: Callable[[Path], bool], expected: str) -> Path:
     """Return the first of the root and its usual nested folders that `is_top` accepts.
 
-    Raises DataError telling what was expected, where, and what is there instead.
+    Raises DataError telling what was expected, where, what is there instead, and which folder nearby would do.
     """
     nested = tuple(nested)
     for candidate in (root, *(root / name for name in nested)):
@@ -33,7 +34,17 @@ def find_top(root: Path, nested: Iterable[str], is_top: Callable[[Path], bool], 
     raise DataError(
         f"{root} does not have the expected layout: {expected}{where}. "
         f"It holds {', '.join(seen[:8]) or 'nothing'}{', ...' if len(seen) > 8 else ''}."
+        f"{_nearby(root, is_top)}"
     )
+
+
+def _nearby(root: Path, is_top: Callable[[Path], bool]) -> str:
+    """Return a question that names a folder up to two levels below or above that `is_top` accepts, "" for none."""
+    below = folders_in(root)
+    deeper = [folder for one in below[:SEARCHED] for folder in folders_in(one)]
+    candidates = [*below[:SEARCHED], *deeper[:SEARCHED], *root.absolute().parents[:2]]
+    found = next((folder for folder in candidates if is_top(folder)), None)
+    return "" if found is None else f" Did you mean {found}?"
 
 
 def folders_in(folder: Path) -> list[Path]:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from zsadbench.data import masks
-from zsadbench.data.images import decode_image, read_header
+from zsadbench.data.reading import Reader
 from zsadbench.datasets import Dataset, MaskRule, Sample
 from zsadbench.figures import drawing
 from zsadbench.figures.drawing import Drawing
@@ -64,12 +63,13 @@ def collect(found: Sequence[Result], dataset: Dataset, samples: Sequence[Sample]
     record = found[0].record
     native: Any = record.protocol["native_masks"]
     rule = dataset.card.mask_rule if native == "dataset" else native
+    reader = Reader(dataset, dataset.samples(record.category))
     rows = tuple(
         Row(
             name,
             (sample.defect or "anomalous") if sample.label else "normal",
-            _small(sample.cut(decode_image(sample.image))),
-            _mask(sample, rule) if dataset.card.pixel_level else None,
+            _small(reader.image(sample)),
+            _mask(reader, sample, rule) if dataset.card.pixel_level else None,
             {title: maps[name] for title, maps in shown.items()},
         )
         for name, sample in zip(names, samples, strict=True)
@@ -155,9 +155,8 @@ def _panel(figure: Figure, place: tuple[float, float, float, float]) -> Axes:
     return panel
 
 
-def _mask(sample: Sample, rule: MaskRule) -> np.ndarray:
-    native = masks.read_mask(sample, rule, read_header(sample.image)[:2])
-    return _small(native.astype(np.uint8) * 255) > 127
+def _mask(reader: Reader, sample: Sample, rule: MaskRule) -> np.ndarray:
+    return _small(reader.mask(sample, rule).astype(np.uint8) * 255) > 127
 
 
 def _small(pixels: np.ndarray) -> np.ndarray:

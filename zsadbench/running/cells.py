@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zsadbench.data.images import Preprocess, apply, decode_image
+from zsadbench.data.images import Preprocess, apply
+from zsadbench.data.reading import Reader
 from zsadbench.datasets import Sample
 from zsadbench.errors import ContractError, ZsadError
 from zsadbench.methods import Method, Prediction, check_prediction
@@ -59,19 +60,24 @@ class CellRun:
 
 
 def make_store(
-    samples: Sequence[Sample], preprocess: Preprocess, request: Request, pool: Executor, spill: Spill | None
+    samples: Sequence[Sample],
+    reader: Reader,
+    preprocess: Preprocess,
+    request: Request,
+    pool: Executor,
+    spill: Spill | None,
 ) -> ChunkStore:
     """Return the images of some samples, decoded and preprocessed when they are first used."""
     by_path = {sample.path: sample for sample in samples}
 
     def read(path: Path) -> Tensor:
         sample = by_path[path]
-        return apply(preprocess, sample.cut(decode_image(sample.image)))
+        return apply(preprocess, reader.image(sample))
 
     return ChunkStore(tuple(by_path), request.protocol.batch_size, read, request.device, pool=pool, spill=spill)
 
 
-def remember(cell: Cell, method: Method, request: Request, pool: Executor) -> None:
+def remember(cell: Cell, method: Method, reader: Reader, request: Request, pool: Executor) -> None:
     """Hand a few-shot method its normal reference images. Raises ContractError if it wants others than planned."""
     if method.shots != len(cell.references):
         raise ContractError(
@@ -79,7 +85,7 @@ def remember(cell: Cell, method: Method, request: Request, pool: Executor) -> No
             "option named shots, or shots as a class attribute: a run draws references before it makes the method."
         )
     if cell.references:
-        store = make_store(cell.references, method.preprocess, request, pool, None)
+        store = make_store(cell.references, reader, method.preprocess, request, pool, None)
         method.remember(positions(store, cell.category, 0, len(cell.references)))
 
 

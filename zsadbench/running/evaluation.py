@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
+from dataclasses import asdict
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -14,7 +15,8 @@ from torch import Tensor
 from zsadbench import metrics
 from zsadbench.components import postprocess
 from zsadbench.data import masks
-from zsadbench.data.images import read_header
+from zsadbench.data.masks import Lost
+from zsadbench.data.reading import Reader
 from zsadbench.datasets import Dataset, Sample
 from zsadbench.methods import Method
 from zsadbench.metrics.histograms import Histograms, pixel_histograms
@@ -41,29 +43,39 @@ class GroundTruth:
         self.names = [dataset.sample_id(sample) for sample in samples]
         self.labels = np.array([sample.label for sample in samples])
         self.has_masks = dataset.card.pixel_level
+        self.reader = Reader(dataset, self.samples)
         self._rule = dataset.card.mask_rule if protocol.native_masks == "dataset" else protocol.native_masks
         self._protocol, self._pool = protocol, pool
         self._masks: dict[int | None, list[np.ndarray]] = {}
+        self._lost: dict[int | None, Lost] = {}  # by evaluation size
         self._lock = Lock()  # several cells are evaluated at once
 
     def masks(self, side: int | None) -> list[np.ndarray]:
         """Return one bool mask a sample: [side, side] each, or native [H, W] for None. Raises DataError."""
         with self._lock:
             if side not in self._masks:
-                self._masks[side] = list(self._pool.map(lambda sample: self._mask(sample, side), self.samples))
+                read = list(self._pool.map(lambda sample: self._mask(sample, side), self.samples))
+                self._masks[side] = [mask for mask, _ in read]
+                self._lost[side] = Lost(*map(sum, zip(*(lost for _, lost in read), strict=True)))
             return self._masks[side]
+
+    def lost_regions(self, side: int | None) -> Lost:
+        """Return how many defect regions have no pixel at an evaluation size whose masks were read."""
+        return self._lost[side]
 
     def native_size(self, index: int) -> tuple[int, int]:
         """Return (H, W) of a sample's own pixels, without decoding its image. Raises DataError."""
         sample = self.samples[index]
-        height, width = sample.cut(np.empty(read_header(sample.image)[:2], bool)).shape
+        height, width = sample.cut(np.empty(self.reader.size(sample), bool)).shape
         return height, width
 
-    def _mask(self, sample: Sample, side: int | None) -> np.ndarray:
+    def _mask(self, sample: Sample, side: int | None) -> tuple[np.ndarray, Lost]:
+        """Return the mask of a sample, and which of its regions the evaluation size loses."""
         if sample.label == 0 and side is not None:  # a normal image's mask is empty at any size: do not open the image
-            return np.zeros((side, side), bool)
-        native = masks.read_mask(sample, self._rule, read_header(sample.image)[:2])
-        return native if side is None else masks.resize_mask(native, side, self._protocol.mask_rule)
+            return np.zeros((side, side), bool), Lost(0, 0)
+        native = self.reader.mask(sample, self._rule)
+        mask = native if side is None else masks.resize_mask(native, side, self._protocol.mask_rule)
+        return mask, masks.lost_regions(native, mask)
 
 
 def evaluate(
@@ -81,16 +93,24 @@ def evaluate(
     image = _defined(image_metrics(scores, truth.labels, names=truth.names))
     details: dict[str, Any] = {"normal": int((truth.labels == 0).sum()), "anomalous": int((truth.labels == 1).sum())}
     if not truth.has_masks:
-        return Evaluation(image, dict.fromkeys(metrics.names("pixel")), details)
+        return Evaluation(image, dict.fromkeys(metrics.names("pixel")), details | _odd(truth))
     counts = PixelCounts(aupro_limit=protocol.aupro_limit)
     for start, finished, masks_ in _pixels(truth, method, maps(), protocol):
         counts.update(finished, masks_, truth.names[start : start + len(finished)])
     pixel = _defined(counts.compute())
-    details["pixel"] = counts.facts()
+    lost = truth.lost_regions(_side(method, protocol))
+    details["pixel"] = counts.facts() | {"native_regions": lost.regions, "lost_regions": lost.lost}
+    details |= _odd(truth)
     if pixel["auroc"] is None:
         return Evaluation(image, pixel, details)
     again = (pair for _, *batch in _pixels(truth, method, maps(), protocol) for pair in zip(*batch, strict=True))
     return Evaluation(image, pixel, details, pixel_histograms(again, counts.edges()))
+
+
+def _odd(truth: GroundTruth) -> dict[str, Any]:
+    """Return what is odd about the files, for the record; nothing where nothing is."""
+    odd = {kind: asdict(oddity) for kind, oddity in truth.reader.oddities(truth.samples).items()}
+    return {"odd": odd} if odd else {}
 
 
 def _pixels(

@@ -76,7 +76,7 @@ def run(plan: Plan, request: Request, progress: Progress, backend: Backend | Non
             try:
                 for record in _records(plan, left, request, backend):
                     cell = left.pop((record.dataset, record.method, record.category))
-                    summary.counts[record.status] = summary.counts.get(record.status, 0) + 1
+                    summary.add(record)
                     progress.step(f"{record.dataset}/{record.category}", len(cell.samples))
                     progress.finish_cell(record)
             except Exception as error:

@@ -41,6 +41,13 @@ class Summary:
 
     skipped: int
     counts: dict[str, int] = field(default_factory=dict)
+    done: list[Record] = field(default_factory=list)
+
+    def add(self, record: Record) -> None:
+        """Count a record that was just written."""
+        self.counts[record.status] = self.counts.get(record.status, 0) + 1
+        if record.status == "done":
+            self.done.append(record)
 
     @property
     def failed(self) -> int:
@@ -91,7 +98,7 @@ def run_cells(
             for part in _run_group(group, cache(partial(load, group[0].planned.tower, request)), work)
         )
         for record in _one_behind(parts):
-            summary.counts[record.status] = summary.counts.get(record.status, 0) + 1
+            summary.add(record)
             progress.finish_cell(record)
     return summary
 
@@ -180,10 +187,11 @@ def _run_shared(members: list[tuple[Cell, Method]], work: _Work, spill: Spill) -
     request, first = work.request, members[0][0]
     truth = GroundTruth(first.dataset, first.samples, request.protocol, work.pool)
     looks_back = any(method.scope != "image" for _, method in members)
-    store = make_store(first.samples, members[0][1].preprocess, request, work.pool, spill if looks_back else None)
+    preprocess, parked = members[0][1].preprocess, spill if looks_back else None
+    store = make_store(first.samples, truth.reader, preprocess, request, work.pool, parked)
     runs, records = [], []
     for cell, method in members:
-        problem = guard(partial(remember, cell, method, request, work.pool), request.fail_fast)
+        problem = guard(partial(remember, cell, method, truth.reader, request, work.pool), request.fail_fast)
         if isinstance(problem, ZsadError):
             records.append(_failed(cell, problem, work))
             continue

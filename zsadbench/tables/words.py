@@ -9,6 +9,7 @@ from zsadbench.analysis.rows import SCOPES, Line, Name, Table, Value, identity
 from zsadbench.metrics import Column
 from zsadbench.records.published import Library
 from zsadbench.records.results import Record
+from zsadbench.tables import data_notes
 from zsadbench.tables.sheet import DAGGER, DASH, DOUBLE_DAGGER
 
 STATUSES = {"needs_checkpoint": "needs a checkpoint", "refused": "refused", "failed": "failed"}
@@ -76,8 +77,8 @@ def notes(
 
 
 def conditions(done: Sequence[Record], names: Mapping[tuple[str, str], Name]) -> list[str]:
-    """Return what finished records were made with: protocol, demo data or weights, encoders."""
-    return [*_protocol(done), *_demo(done), *_encoders(done, names)]
+    """Return what finished records were made with: protocol, odd files, demo data or weights, encoders."""
+    return [*_protocol(done), *data_notes.notes(done), *_demo(done), *_encoders(done, names)]
 
 
 def _units(lines: Sequence[Line]) -> Iterator[str]:

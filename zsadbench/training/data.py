@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from zsadbench.data import masks, sampling
-from zsadbench.data.images import Preprocess, apply, decode_image, read_header
+from zsadbench.data.images import Preprocess, apply
+from zsadbench.data.reading import Reader
 from zsadbench.datasets import Category, Dataset, Sample
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
@@ -110,6 +111,7 @@ class TrainingData:
         """`pool` reads images and masks ahead of use; without a `cache` features are computed anew each epoch."""
         self.samples, self.seed, self.device, self.pool, self.cache = tuple(samples), seed, device, pool, cache
         self.categories = {category.name: category for category in dataset.categories()}
+        self._reader = Reader(dataset, self.samples)
         self._rule, self._preprocess = dataset.card.mask_rule, preprocess
         self._masks: dict[int, bytes] = {}  # by number, as packed bits: the same in every epoch
 
@@ -146,7 +148,7 @@ class TrainingData:
 
     def image(self, example: Example) -> Tensor:
         """Return a preprocessed training image [3, S, S] float32. Raises DataError."""
-        parts = [sample.cut(decode_image(sample.image)) for sample in example.samples]
+        parts = [self._reader.image(sample) for sample in example.samples]
         whole = augment.recolour(parts[0] if len(parts) == 1 else augment.tile(parts), example.change)
         return augment.move(apply(self._preprocess, whole), example.change)
 
@@ -166,7 +168,7 @@ class TrainingData:
         return augment.move(mask[None], example.change)[0]
 
     def _read_mask(self, example: Example, side: int) -> np.ndarray:
-        parts = [masks.read_mask(sample, self._rule, read_header(sample.image)[:2]) for sample in example.samples]
+        parts = [self._reader.mask(sample, self._rule) for sample in example.samples]
         return masks.resize_mask(parts[0] if len(parts) == 1 else augment.tile(parts), side, "bilinear_half")
 
     def _groups(self, groups: int, size: int, rng: np.random.Generator) -> Iterator[int]:
