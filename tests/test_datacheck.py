@@ -227,3 +227,26 @@ def test_contract_allows_masks_to_be_read_for_labels(tiles):
         yield from Tiles.scan(self)
 
     check_dataset(type("Reading", (Tiles,), {"scan": scan})(tiles.root, "default", "tiles"))
+
+
+def test_copied_folders_are_told_as_such_and_lone_copies_as_images(tmp_path):
+    """As in the real KolektorSDD: kos26 = kos01, kos34 = kos27, and Part7 = Part6 inside kos21."""
+    rng = np.random.default_rng(0)
+    for item in ("kos01", "kos21", "kos27"):
+        (tmp_path / item).mkdir()
+        for part in range(3):
+            Image.fromarray(rng.integers(0, 256, (6, 9), dtype=np.uint8)).save(tmp_path / item / f"Part{part}.jpg")
+            Image.new("L", (9, 6)).save(tmp_path / item / f"Part{part}_label.bmp")
+    shutil.copytree(tmp_path / "kos01", tmp_path / "kos26")
+    shutil.copytree(tmp_path / "kos27", tmp_path / "kos34")
+    shutil.copy(tmp_path / "kos21/Part1.jpg", tmp_path / "kos21/Part2.jpg")
+    found = [
+        (f.kind, f.message, f.wrong)
+        for f in check(datasets.create(f"ksdd={tmp_path}")).findings
+        if "cop" in f.kind or "ident" in f.kind
+    ]
+    assert found == [
+        ("copied folders", "kos01 = kos26, 3 images each.", False),
+        ("copied folders", "kos27 = kos34, 3 images each.", False),
+        ("identical images", "kos21/Part1.jpg = kos21/Part2.jpg.", False),
+    ]

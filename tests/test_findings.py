@@ -169,3 +169,49 @@ def test_check_ends_with_1_and_run_says_the_problem_first_and_last(zero_and_one,
     arguments = ("--plugins", toy_plugins, "--methods", "good_mean", "--datasets", f"folder={zero_and_one}")
     lines = zsadbench("run", *arguments, "--out", tmp_path / "out", "-q").stderr.splitlines()
     assert lines[0] == lines[-1] and lines[0].startswith("PROBLEM: folder.part, part: not one of 4 test images")
+
+
+def test_index_whose_category_merges_official_ones_is_told(tmp_path):
+    root = write_tree(tmp_path / "DTD", categories=["Woven_001", "woven1", "Mesh_114"], good=1, bad=1)
+    rows = {
+        "woven": [("Woven_001/test/good/000.png", 0), ("woven1/test/good/000.png", 0)],
+        "Mesh_114": [("Mesh_114/test/good/000.png", 0)],
+    }
+    content = {
+        split: {
+            name: [{"img_path": path, "mask_path": "", "cls_name": name, "anomaly": label} for path, label in group]
+            for name, group in (rows if split == "test" else {}).items()
+        }
+        for split in ("train", "test")
+    }
+    (root / "meta.json").write_text(json.dumps(content))
+    note = told(datasets.create(f"dtd_synthetic={root / 'meta.json'}"))["merged categories"]
+    assert "the category woven merges 2 official ones, Woven_001, Woven_127" in note.message and not note.wrong
+
+
+@pytest.mark.parametrize("name", ["folder", "mvtec"])
+def test_a_layout_that_cannot_be_read_gives_one_report_whichever_name_was_asked(tmp_path, name):
+    write_tree(tmp_path / "mvtec", categories=["grid"], good=1, bad=1)
+    (tmp_path / "mvtec/grid/ground_truth/hole/000_mask.png").unlink()
+    done = zsadbench("data", "check", f"{name}={tmp_path / 'mvtec'}", "--json")
+    report = json.loads(done.stdout)
+    assert done.returncode == 1 and not report["ok"] and report["dataset"] == name
+    assert [found["kind"] for found in report["findings"]] == ["layout"] and report["root"] == str(tmp_path / "mvtec")
+    assert zsadbench("data", "check", f"{name}={tmp_path / 'gone'}", "--json").returncode == 2
+
+
+@pytest.mark.parametrize(("given", "meant"), [("", "data"), ("data/kos01", "data"), ("..", "set/data")])
+def test_a_data_set_one_level_off_is_asked_for(tmp_path, given, meant):
+    (tmp_path / "set/data/kos01").mkdir(parents=True)
+    folder = tmp_path / "set" / given
+    meant = tmp_path / "set" / meant if given != ".." else tmp_path / meant
+    with pytest.raises(DataError, match=f"Did you mean .*{meant.relative_to(tmp_path)}\\?"):
+        datasets.create(f"ksdd={folder}")
+
+
+def test_a_data_root_one_level_off_is_asked_for(tmp_path):
+    (tmp_path / "real/mvtec").mkdir(parents=True)
+    with pytest.raises(DataError, match=f"Did you mean mvtec={tmp_path / 'real/mvtec'}"):
+        datasets.create("mvtec", tmp_path)
+    with pytest.raises(DataError, match=f"Did you mean --data-root {tmp_path / 'real'}"):
+        datasets.create("mvtec", tmp_path / "real/mvtec")

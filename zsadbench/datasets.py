@@ -98,6 +98,7 @@ class Dataset(ABC):
     """
 
     cards: ClassVar[Mapping[str, DatasetCard]]
+    other_names: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # category -> what copies and index files call it
 
     def __init__(self, root: Path, variant: str, name: str, data_root: Path | None = None) -> None:
         """Find where the layout starts; no sample is read before `samples` or `categories` is asked for."""

@@ -6,7 +6,7 @@ An adapter derives from one of these classes, or from `zsadbench.datasets.Datase
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -24,7 +24,6 @@ class IndexedDataset(Dataset):
     Subclasses define `find_folder` and `scan_folder`.
     """
 
-    other_names: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # category -> what copies and index files call it
     _index: index_files.Index | None = None
 
     @abstractmethod

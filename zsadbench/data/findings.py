@@ -31,7 +31,8 @@ class Finding(NamedTuple):
 
 def of_names(dataset: Dataset, categories: Sequence[str] = ()) -> list[Finding]:
     """Return what names tell about a dataset, or about some of its categories: labels, files that are not read."""
-    return [*_labels(dataset, _chosen(dataset, categories)), *([] if categories else _unread(dataset))]
+    chosen = _chosen(dataset, categories)
+    return [*_labels(dataset, chosen), *_merged(dataset, chosen), *([] if categories else _unread(dataset))]
 
 
 def of_counts(dataset: Dataset, categories: Sequence[str] = ()) -> Iterator[Finding]:
@@ -87,6 +88,21 @@ def _labels(dataset: Dataset, categories: Iterable[str]) -> Iterator[Finding]:
                 f"images, call it good{own if dataset.card.domain == 'custom' else ''}."
             )
             yield Finding("no normal images", text, True)
+
+
+def _merged(dataset: Dataset, categories: Iterable[str]) -> Iterator[Finding]:
+    """Say which categories of an index file hold images of several official ones (AnomalyCLIP's object, all wovens)."""
+    official = {name: name for name in dataset.card.expected}
+    official |= {other: name for name, others in dataset.other_names.items() for other in others}
+    for category in categories:
+        places = {place for sample in dataset.samples(category) for place in dataset.sample_id(sample).split("/")[:-1]}
+        found = sorted({official[place] for place in places & official.keys()})
+        if len(found) > 1:
+            text = (
+                f"{dataset.name}: the category {category} merges {len(found)} official ones, {', '.join(found)}. Its "
+                "numbers do not compare with published ones, which are means over these; name them in the index file."
+            )
+            yield Finding("merged categories", text, False)
 
 
 def _unread(dataset: Dataset) -> Iterator[Finding]:
