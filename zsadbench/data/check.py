@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from unittest import mock
@@ -278,10 +279,17 @@ def _suffix(path: Path, content: str) -> list[Finding]:
 
 
 def _link(path: Path, root: Path) -> list[Finding]:
+    if not path.is_symlink() and _is_below(path.parent, root):
+        return []
     target = Path(os.path.realpath(path))
     if target.is_relative_to(os.path.realpath(root)):
         return []
     return [Finding("links that lead outside", f"{path} is read from {target}.", False)]
+
+
+@lru_cache(maxsize=1024)
+def _is_below(folder: Path, root: Path) -> bool:
+    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root))
 
 
 def _duplicates(files: Sequence[_File]) -> list[Finding]:
