@@ -157,7 +157,7 @@ def _dark(odd: Oddity) -> str:
 
 
 def _files(odd: Oddity, noun: str) -> str:
-    return f"{_number(odd.count, noun)}, such as {odd.first}," if odd.count > 1 else f"one {noun}, {odd.first},"
+    return f"{counted(odd.count, noun)}, such as {odd.first}," if odd.count > 1 else f"one {noun}, {odd.first},"
 
 
 _PIXELS: dict[str, Callable[[Oddity], str]] = {
@@ -182,7 +182,7 @@ _PIXELS: dict[str, Callable[[Oddity], str]] = {
         "turned, and all agree."
     ),
     "wide masks": lambda odd: (
-        f"the masks of {_number(odd.count, 'image')} cover {odd.value:.0%} of the image on average. If they mark what "
+        f"the masks of {counted(odd.count, 'image')} cover {odd.value:.0%} of the image on average. If they mark what "
         "is normal, invert them."
     ),
 }
