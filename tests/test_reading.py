@@ -290,4 +290,5 @@ def test_how_pixels_are_read_is_part_of_a_cells_identity(masked, tmp_path, toy_p
         index_writer.write(dataset, path)
         arguments = ("--plugins", toy_plugins, "--methods", "good_mean", "--datasets", f"folder={path}", "-q")
         done = zsadbench("run", *arguments, "--data-root", dataset.root, "--out", tmp_path / "out")
-        assert "1 cells to run" in done.stderr, f"run {i}: {done.stderr}"
+        assert "1 cell to run" in done.stderr, f"run {i}: {done.stderr}"
+    assert "were read with mask_rule gt127, value_range None, exif True, now with mask_rule gt0" in done.stderr

@@ -161,7 +161,8 @@ def _reasons(standings: Iterable[Standing]) -> Iterator[str]:
         if standing.problem:
             causes.setdefault(standing.problem, {})[standing.name] = ""
         for change in standing.changes:
-            digests = "" if change.part in ASKED else f"{_short(change.old)}, now {_short(change.new)}"
+            words = change.part in ASKED or change.name == "reading"
+            digests = "" if words else f"{_short(change.old)}, now {_short(change.new)}"
             causes.setdefault(_cause(change, standing.cell), {})[standing.name] = digests
     for cause, cells in causes.items():
         details = set(cells.values()) - {""}
@@ -179,6 +180,8 @@ def _cause(change: Change, cell: Mapping[str, str]) -> str:
             return f"the reference images of {cell['dataset']} changed"
         case ("data", "content_sha256"):
             return f"the images or masks of {cell['dataset']} changed"
+        case ("data", "reading"):
+            return f"the files of {cell['dataset']} were read with {change.old}, now with {change.new}"
         case ("data", "noun"):
             return f"prompts call the categories of {cell['dataset']} otherwise"
         case ("data", _):

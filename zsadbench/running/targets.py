@@ -60,7 +60,7 @@ def read(
 def identity(dataset: Dataset, samples: Sequence[Sample], known: Mapping[Path, str]) -> dict[str, Any]:
     """Return what a record says of its images: how they are read, how many, hashes of their list and of the files."""
     return {
-        "reading": {name: getattr(dataset.card, name) for name in ("mask_rule", "value_range", "exif")},
+        "reading": ", ".join(f"{name} {getattr(dataset.card, name)}" for name in ("mask_rule", "value_range", "exif")),
         "samples": len(samples),
         "sha256": dataset.samples_sha256(samples),
         "content_sha256": contents.sha256(samples, known),
