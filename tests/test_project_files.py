@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from test_house import ORDER
 
 import zsadbench
 
@@ -68,6 +69,12 @@ def test_tested_promised_and_required_pythons_are_the_same():
     assert ruff == "py" + versions[0].replace(".", "")
     for page in ("README.md", "CONTRIBUTING.md"):
         assert f"Python {', '.join(versions[:-1])} or {versions[-1]}" in (ROOT / page).read_text(), page
+
+
+def test_the_readme_lists_the_wings_in_the_order_that_is_tested():
+    table = (ROOT / "README.md").read_text().partition("| wings |")[2].partition("\n\n")[0]
+    lines = [re.findall(r"`(\w+)(?:\.py)?`", line.split("|")[1]) for line in table.splitlines()[2:]]
+    assert lines == [list(wings) for wings in ORDER]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)

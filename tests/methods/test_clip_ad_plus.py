@@ -113,17 +113,14 @@ def test_sdp_needs_no_weights_and_sdp_plus_asks_for_them(
         methods.create("clip_ad.sdp_plus_mvtec", encoder=encoder, rvs="mean").predict(batch)
 
 
-def choose(name: str, given: Path | None = None) -> Choice:
+def choose(name: str) -> Choice:
     method, full, config = methods.configure(name, "tiny")
-    return checkpoint_choice.choose(full, method, config, ("",), given, Request((), ("visa",), Path("run")))
+    request = Request((), ("visa",), Path("run"))
+    return checkpoint_choice.choose(full, method, config, ("",), request, checkpoints.Shelf(None))
 
 
-def test_a_checkpoint_for_sdp_is_refused_and_a_missing_one_is_no_problem() -> None:
+def test_sdp_needs_no_checkpoint_and_sdp_plus_does() -> None:
     assert choose("clip_ad") == Choice()
-    problem = choose("clip_ad", Path("some.pth")).problem
-    assert isinstance(problem, UsageError) and "clip_ad has no trained weights; got --checkpoint some.pth" in str(
-        problem
-    )
     assert isinstance(choose("clip_ad.sdp_plus").problem, NeedsCheckpoint)
 
 
