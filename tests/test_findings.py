@@ -10,7 +10,7 @@ from PIL import Image
 from test_cli import zsadbench
 from toy_tree import write_tree
 
-from zsadbench import datasets
+from zsadbench import datasets, evaluate
 from zsadbench.data import findings, index_files, labels
 from zsadbench.errors import DataError, UsageError
 
@@ -169,6 +169,8 @@ def test_check_ends_with_1_and_run_says_the_problem_first_and_last(zero_and_one,
     arguments = ("--plugins", toy_plugins, "--methods", "good_mean", "--datasets", f"folder={zero_and_one}")
     lines = zsadbench("run", *arguments, "--out", tmp_path / "out", "-q").stderr.splitlines()
     assert lines[0] == lines[-1] and lines[0].startswith("PROBLEM: folder.part, part: not one of 4 test images")
+    with pytest.warns(UserWarning, match="not one of 4 test images"):
+        evaluate("good_mean", f"folder={zero_and_one}", out=tmp_path / "out", plugins=[toy_plugins])
 
 
 def test_index_whose_category_merges_official_ones_is_told(tmp_path):

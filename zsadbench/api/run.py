@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -45,7 +46,8 @@ def evaluate(
     file. checkpoints: method -> trained weights. options: "METHOD.OPTION" -> value. device: "auto", "cpu", "cuda",
     "cuda:N". protocol: fields of `zsadbench.protocol.Protocol`, such as limit=4, seed=1 or eval_size="native".
 
-    Cells that fail are in the result's `failed`. Raises UsageError, DataError or RecordError before anything runs.
+    Cells that fail are in the result's `failed`. Data that cannot be right, such as a test split without a normal
+    image, is a warning. Raises UsageError, DataError or RecordError before anything runs.
 
     Example:
         >>> import zsadbench as z
@@ -67,6 +69,9 @@ def evaluate(
     )  # fmt: skip
     backend = executors.parse(executor)
     plan = trainings.train_missing(make_plan(request), request, loop.Silent())
+    for finding in plan.findings:
+        if finding.wrong:
+            warnings.warn(finding.message, stacklevel=2)
     executors.run(plan, request, Silent(), backend)
     return Run((request.out,))
 
