@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 from zsadbench.data import index_files, layouts
 from zsadbench.datasets import Dataset, DatasetCard, Sample, ValueRange, register
@@ -107,6 +107,12 @@ class Folder(Dataset):
             lambda top: bool(_category_folders(top)),
             "test/good and test/DEFECT, or category folders with them (or name an index file instead of the folder)",
         )
+
+    def unlisted(self) -> Self:
+        """Return a copy that lists no samples, nor the rows of an index file."""
+        light = super().unlisted()
+        light._index = None
+        return light
 
     def scan(self) -> Iterator[Sample]:
         """Yield the samples of the index or of the folder tree."""

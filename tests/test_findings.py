@@ -12,7 +12,7 @@ from toy_tree import write_tree
 
 from zsadbench import datasets
 from zsadbench.data import findings, index_files, labels
-from zsadbench.errors import DataError, UsageError
+from zsadbench.errors import DataError
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ To add one, write one file in `datasets/`: a class with `cards` and `scan`, deco
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from abc import ABC, abstractmethod
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from zsadbench.errors import DataError, DatasetNotFound, PluginError, UnknownName
 from zsadbench.support import plugins
@@ -196,6 +197,12 @@ class Dataset(ABC):
         if found is None and category not in {name for name, _ in self._samples}:
             raise UnknownName(f"category of {self.name}", category, {name for name, _ in self._samples})
         return found or ()
+
+    def unlisted(self) -> Self:
+        """Return a copy that describes samples but lists none, for a worker that is given its own."""
+        light = copy.copy(self)
+        light.__dict__["_samples"] = {}
+        return light
 
     def sample_id(self, sample: Sample) -> str:
         """Return the sample's POSIX path relative to the root: its stable name, such as kos01/Part0.jpg#0-0-416-500."""
