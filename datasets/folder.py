@@ -1,17 +1,20 @@
 """Your own images: a folder in MVTec AD's layout, or an index file (CSV, JSONL, meta.json).
 
 `--datasets folder=PATH`, or with options after dots, `folder.gt0.normal-no=PATH` (`OPTIONS` below). Results are filed
-under `folder.NAME`, where NAME is the folder's name or, for an index file, FOLDER.FILE, so that two of them do not
-share records. Layouts and index files: docs/datasets/own.md.
+under `folder.NAME`, where NAME is the folder's name or, for an index file, FOLDER.FILE; `folder.NAME=PATH` chooses
+another, for two that are called alike. Layouts and index files: docs/datasets/own.md.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 from zsadbench.data import index_files, layouts
 from zsadbench.datasets import Dataset, DatasetCard, Sample, ValueRange, register
@@ -23,20 +26,15 @@ OPTIONS = {  # what may follow the name, each after a dot -> how it is told
     r"normal-(?P<normal>[^.]+)": "normal-NAME (the folders NAME hold normal images)",
     r"range-(?P<low>-?\d+)-(?P<high>-?\d+)": "range-LOW-HIGH (values of all 16-bit images that are black and white)",
 }
-
-
-class _Options(NamedTuple):
-    """What stands after the dots of a name."""
-
-    words: tuple[str, ...]  # in one order, so that one name stands for one choice
-    normal: tuple[str, ...]
-    value_range: ValueRange | None
+END = "default"  # ends the options where the name of the images would read as one
+LONGEST = 120  # bytes of UTF-8 in the name of one's own images; file systems allow 255, other parts included
 
 
 @register
 class Folder(Dataset):
     """Images of the user; which metrics are defined follows from the labels and masks that are there."""
 
+    own = True
     cards: ClassVar = {
         "default": DatasetCard(
             title="Own images",
@@ -65,39 +63,39 @@ class Folder(Dataset):
     def __init__(self, root: Path, variant: str, name: str, data_root: Path | None = None) -> None:
         """Read the names and the index at once, because what the card can promise depends on them."""
         path = Path(root)
-        options = _options(name)
-        self._normal = options.normal
+        own = _read(name.partition(".")[2])
+        self._normal = own.normal
         self._index = index_files.read_index(path) if path.is_file() else None
         super().__init__(path, variant, name, data_root)
-        whole = path.resolve()
-        self._label = f"{whole.parent.name}.{whole.stem}" if self._index else whole.name
-        self.name = f"{name}.{re.sub(r'[^A-Za-z0-9._-]', '_', self._label)}"
         found = [sample for group in self._samples.values() for sample in group]
         tested = [sample for sample in found if sample.split == "test"]
         self.card = replace(
             self.card,
-            title=self._label,
+            title=own.label,
             mask_rule=(self._index and variant == "default" and self._index.mask_rule) or self.card.mask_rule,
-            value_range=options.value_range or (self._index.value_range if self._index else None),
+            value_range=own.value_range or (self._index.value_range if self._index else None),
             exif=True,
-            huge="huge" in options.words,
+            huge="huge" in own.options,
             image_level={sample.label for sample in tested} == {0, 1},
             pixel_level=any(sample.masks for sample in tested if sample.label == 1),
         )
         self._require_all_masks(found)
 
     @classmethod
-    def variant_of(cls, stem: str, words: str) -> tuple[str, str]:
-        """Return the variant and the full name, with the options in one order. Raises UsageError."""
-        options = _options(f"{stem}.{words}").words if words else ()
-        return ("gt0" if "gt0" in options else "default"), ".".join([stem, *options])
+    def read_name(cls, stem: str, words: str, folder: Path | None) -> tuple[str, str]:
+        """Return the variant and the full name: the options in one order, then what the images are called."""
+        name = _read(words)
+        if name.label:
+            _check_label(name, f"{stem}.{words}")
+        label = name.label or (_label_of(folder) if folder is not None else "")
+        end = [END] if label and _option_meant(label) else []
+        variant = "gt0" if "gt0" in name.options else "default"
+        return variant, ".".join(filter(None, [stem, *name.options, *end, label]))
 
     @classmethod
     def locate(cls, data_root: Path | None, variant: str, stem: str) -> Path:
         """Refuse: a folder of one's own has no usual place."""
-        raise DatasetNotFound(
-            f"dataset {stem}: got no path; expected --datasets {stem}=PATH, a folder or an index file."
-        )
+        raise DatasetNotFound(f"dataset {stem}: got no path; expected {stem}=PATH, a folder or an index file.")
 
     def find_top(self, root: Path) -> Path:
         """Accept a folder with `test`, or category folders that have one; an index's folder is found by its images."""
@@ -109,6 +107,12 @@ class Folder(Dataset):
             lambda top: bool(_category_folders(top)),
             "test/good and test/DEFECT, or category folders with them (or name an index file instead of the folder)",
         )
+
+    def unlisted(self) -> Self:
+        """Return a copy that lists no samples, nor the rows of an index file."""
+        light = super().unlisted()
+        light._index = None
+        return light
 
     def scan(self) -> Iterator[Sample]:
         """Yield the samples of the index or of the folder tree."""
@@ -140,25 +144,75 @@ class Folder(Dataset):
                 )
 
 
-def _options(name: str) -> _Options:
-    """Read the options of a name such as "folder.gt0.normal-no". Raises UsageError for a word that is none."""
-    found = {word: _match(word, name) for word in sorted(name.split(".")[1:])}
+class _Name(NamedTuple):
+    """What stands after the first dot of a name such as "folder.gt0.normal-no.parts"."""
+
+    options: tuple[str, ...]  # in one order, so that one name stands for one choice
+    normal: tuple[str, ...]
+    value_range: ValueRange | None
+    label: str  # what the images are called
+    ended: bool  # END stands before the label
+
+
+def _read(words: str) -> _Name:
+    """Read a name: its options stand first. Raises UsageError for a wrong range."""
+    found, rest = dict[str, re.Match[str]](), words
+    while rest and (match := _option(rest.partition(".")[0])) is not None:
+        found[match[0]] = match
+        rest = rest.partition(".")[2]
+    options = tuple(sorted(found))
     ranges = [(int(match["low"]), int(match["high"])) for match in found.values() if "low" in match.groupdict()]
     if len(ranges) > 1 or any(low >= high for low, high in ranges):
-        raise UsageError(f"{name}: expected one range, from a lower to a higher value, such as range-0-4095.")
-    normal = tuple(match["normal"] for match in found.values() if "normal" in match.groupdict())
-    return _Options(tuple(found), normal, ranges[0] if ranges else None)
+        raise UsageError(f"{words}: expected one range, from a lower to a higher value, such as range-0-4095.")
+    normal = tuple(found[word]["normal"] for word in options if "normal" in found[word].groupdict())
+    label = rest.removeprefix(f"{END}.")
+    return _Name(options, normal, ranges[0] if ranges else None, label, label != rest)
 
 
-def _match(word: str, name: str) -> re.Match[str]:
-    match = next(filter(None, (re.fullmatch(pattern, word) for pattern in OPTIONS)), None)
-    if match is None:
+def _option(word: str) -> re.Match[str] | None:
+    return next(filter(None, (re.fullmatch(pattern, word) for pattern in OPTIONS)), None)
+
+
+def _option_meant(label: str) -> str:
+    """Return what option the first word of a name may be meant for, as it is told; "" for none."""
+    word = label.partition(".")[0]
+    known = {told.partition(" ")[0]: told for told in OPTIONS.values()}  # "normal-NAME" -> the whole
+    alike = {usage for usage in known if ("-" in usage) == ("-" in word)}
+    stems = {usage.partition("-")[0]: usage for usage in alike}
+    close = get_close_matches(word.partition("-")[0], stems, n=1, cutoff=0.65)
+    return known[stems[close[0]]] if close else END if word == END else ""
+
+
+def _check_label(own: _Name, name: str) -> None:
+    """Raise UsageError for a name of one's own images that files cannot have, or that may be an option misspelt."""
+    label = own.label
+    if label != _file_name(label):
+        raise UsageError(f"dataset {name}: {label!r} cannot name files everywhere; expected {_file_name(label)!r}.")
+    if not own.ended and _option_meant(label):
         raise UsageError(
-            f"{name}: {word!r} is no option of your own images; expected --datasets folder=PATH, where PATH is your "
-            f"folder or index file, or after dots any of {', '.join(OPTIONS.values())}. A record's name ends with the "
-            "folder's name; on the command line its path is needed."
+            f"dataset {name}: did you mean the option {_option_meant(label)}? If {label!r} is what your images are "
+            f"called, write {END}.{label}."
         )
-    return match
+
+
+def _label_of(path: Path) -> str:
+    """Return what the images of a folder are called: its name, or FOLDER.FILE for an index file."""
+    whole = path.resolve()
+    return _file_name(f"{whole.parent.name}.{whole.stem}" if whole.is_file() else whole.name) or "images"
+
+
+def _file_name(text: str) -> str:
+    """Return a text as it can name files everywhere: letters and digits of any script, ".", "_" and "-" are kept.
+
+    Long ones end in a hash; letters with accents are written in one way, whatever the file system has made of them.
+    """
+    composed = unicodedata.normalize("NFC", text)
+    kept = [sign if unicodedata.category(sign)[0] in "LMN" or sign in "._-" else "_" for sign in composed]
+    name = "".join(kept).strip(".")
+    if len(name.encode()) <= LONGEST:
+        return name
+    end = "-" + hashlib.sha256(name.encode()).hexdigest()[:8]
+    return name.encode()[: LONGEST - len(end)].decode(errors="ignore") + end
 
 
 def _category_folders(root: Path) -> list[Path]:

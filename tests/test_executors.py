@@ -9,13 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from toy_tree import write_tree
 
 from zsadbench.errors import ExecutorError, UnknownName, UsageError
 from zsadbench.protocol import Protocol
-from zsadbench.running import executors, plan
+from zsadbench.running import executors, plan, runner
 from zsadbench.running.executors import Backend
 from zsadbench.running.request import Request
 from zsadbench.support import plugins
@@ -168,6 +170,50 @@ def test_a_scheduler_that_does_not_answer_is_a_sentence(
         address = f"127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(ExecutorError, match=f"No dask scheduler answers at {re.escape(address)}"):
         run(tmp_path, Backend("dask", address=address))
+
+
+def parts(root: Path, *categories: str) -> dict[str, bytes]:
+    """Return what a worker gets of each category of a data set with an index and a few-shot method."""
+    write_tree(root / "parts", categories, good=2, bad=1, side=8)
+    rows = [
+        f"{path.relative_to(root)},{int('good' not in path.parts)},{path.parts[-4]},{path.parts[-3]}"
+        for path in sorted(root.glob("parts/*/t*/*/*.png"))
+    ]
+    (root / "index.csv").write_text("\n".join(["image,label,category,split", *rows]))
+    request = Request(["constant", "patchcore"], [f"folder={root / 'index.csv'}"], root / "out", encoder="tiny")
+    planned = plan.make_plan(replace(request, categories=categories))
+    cells = [part for group in planned.groups for part in runner.by_category(group)]
+    assert len(cells) == 2 * len(categories) and any(cell.references for part in cells for cell in part)
+    return {f"{p[0].planned.name} {p[0].category.name}": executors.pack(p, request) for p in cells}
+
+
+def test_what_a_worker_gets_does_not_depend_on_other_categories(tmp_path: Path) -> None:
+    alone = parts(tmp_path, "a")
+    among = parts(tmp_path, "a", "b", "c", "d")
+    assert {name: among[name] for name in alone} == alone
+    assert len({len(part) for name, part in among.items() if name.startswith("constant")}) == 1
+
+
+def test_parts_are_made_when_they_are_sent(marker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import joblib
+
+    made, finished = 0, []
+    original = executors.pack
+
+    def pack(*arguments: object) -> bytes:
+        nonlocal made
+        made += 1
+        return original(*arguments)
+
+    marker.touch()
+    monkeypatch.setattr(executors, "pack", pack)
+    monkeypatch.setattr(executors, "_joblib", lambda backend: joblib.parallel_config("threading"))
+    monkeypatch.setattr(executors.runner, "run_cells", lambda *_: finished.append(made))
+    request = Request(["mortal", "constant"], ["demo"], tmp_path)
+    planned = plan.make_plan(request)
+    left = [executors._key(cell) for group in planned.groups for cell in group]
+    list(executors._records(planned, left, request, Backend("loky", workers=1)))
+    assert made == len(finished) == 8 and finished[0] <= 3, "not all parts are pickled before the first is done"
 
 
 @pytest.mark.parametrize(

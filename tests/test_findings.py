@@ -12,7 +12,7 @@ from toy_tree import write_tree
 
 from zsadbench import datasets, evaluate
 from zsadbench.data import findings, index_files, labels
-from zsadbench.errors import DataError, UsageError
+from zsadbench.errors import DataError
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_names_that_may_mean_anything_are_a_problem_that_names_them_and_an_optio
     problem = told(dataset)["no normal images"]
     taken = ", ".join(sorted((normal, anomalous)))
     assert problem.wrong and f"taken for kinds of defects: {taken}." in problem.message
-    assert f"folder.normal-NAME={dataset.folder}" in problem.message
+    assert f"folder.normal-NAME.part={dataset.folder}" in problem.message
     settled = part(*names, options=f".normal-{normal}")
     assert settled.name == f"folder.normal-{normal}.part" and findings.test_counts(settled, "part") == (1, 1)
     assert len(settled.samples("part", "train")) == 1 and told(settled) == {}
@@ -76,7 +76,7 @@ def test_options_have_one_order_so_that_one_name_stands_for_one_choice(part):
 
 
 def test_a_record_name_in_place_of_a_path_is_told_what_to_write():
-    with pytest.raises(UsageError, match=r"'part' is no option of your own images; expected --datasets folder=PATH"):
+    with pytest.raises(DataError, match=r"dataset folder\.part: got no path; expected folder\.part=PATH"):
         datasets.create("folder.part")
 
 

@@ -44,7 +44,7 @@ def run(root, out, methods=("good_mean",), progress=None, **options):
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*")) if p.suffix in (".json", ".csv")}
+    return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.glob("*/*/*")) if p.suffix in (".json", ".csv")}
 
 
 def test_a_run_writes_one_record_and_one_scores_file_a_cell(mvtec_tree, tmp_path, toys):

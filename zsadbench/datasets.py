@@ -5,6 +5,7 @@ To add one, write one file in `datasets/`: a class with `cards` and `scan`, deco
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from abc import ABC, abstractmethod
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from zsadbench.errors import DataError, DatasetNotFound, PluginError, UnknownName
 from zsadbench.support import plugins
@@ -99,6 +100,7 @@ class Dataset(ABC):
 
     cards: ClassVar[Mapping[str, DatasetCard]]
     other_names: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # category -> what copies and index files call it
+    own: ClassVar[bool] = False  # images of the user's: every folder is a dataset of its own, "stem.NAME"
 
     def __init__(self, root: Path, variant: str, name: str, data_root: Path | None = None) -> None:
         """Find where the layout starts; no sample is read before `samples` or `categories` is asked for."""
@@ -130,10 +132,11 @@ class Dataset(ABC):
         return ()
 
     @classmethod
-    def variant_of(cls, stem: str, words: str) -> tuple[str, str]:
+    def read_name(cls, stem: str, words: str, folder: Path | None) -> tuple[str, str]:
         """Return the variant (a key of `cards`) and the full name for what stands after the first dot of a name.
 
-        A subclass may take more words, and read them from its `name`. Raises UnknownName.
+        A subclass may take more words, and read them from its `name`; one of the user's own images adds what the folder
+        that was given, if one was, is called. Raises UnknownName.
         """
         default = next(iter(cls.cards))
         if words and words not in cls.cards:
@@ -194,6 +197,12 @@ class Dataset(ABC):
         if found is None and category not in {name for name, _ in self._samples}:
             raise UnknownName(f"category of {self.name}", category, {name for name, _ in self._samples})
         return found or ()
+
+    def unlisted(self) -> Self:
+        """Return a copy that describes samples but lists none, for a worker that is given its own."""
+        light = copy.copy(self)
+        light.__dict__["_samples"] = {}
+        return light
 
     def sample_id(self, sample: Sample) -> str:
         """Return the sample's POSIX path relative to the root: its stable name, such as kos01/Part0.jpg#0-0-416-500."""
@@ -270,21 +279,41 @@ def available() -> list[DatasetListing]:
 def create(name: str, data_root: Path | None = None) -> Dataset:
     """Make a dataset from "name", "name.variant" or either with "=FOLDER".
 
-    Raises UnknownName, DataError (folder not found) or PluginError. No image is read.
+    Raises UnknownName, UsageError, DataError (folder not found) or PluginError. No image is read.
     """
-    name, _, folder = name.partition("=")
+    dataset, variant, full, folder = _resolve(name)
+    if folder is None:
+        folder = dataset.locate(data_root, variant, full if dataset.own else full.partition(".")[0])
+    elif not folder.exists():
+        raise DatasetNotFound(f"dataset {full}: {folder} does not exist; expected the dataset's own folder after '='.")
+    return dataset(folder, variant, full, data_root)
+
+
+def name_of(name: str) -> str:
+    """Return the name that `create` would give, such as "folder.parts" for "folder=/my/parts"; raises as it does."""
+    return _resolve(name).full
+
+
+def is_own(name: str) -> bool:
+    """Return whether a name is that of images of the user's. Raises UnknownName, UsageError or PluginError."""
+    return _resolve(name).dataset.own
+
+
+class _Resolved(NamedTuple):
+    """What a name stands for."""
+
+    dataset: type[Dataset]
+    variant: str
+    full: str
+    folder: Path | None  # that was given
+
+
+def _resolve(text: str) -> _Resolved:
+    name, _, given = text.partition("=")
     stem, _, words = name.partition(".")
+    folder = Path(given).expanduser() if given else None
     dataset = plugins.registered(__name__, stem, Dataset)  # type: ignore[type-abstract]  # plugins are concrete
-    variant, full_name = dataset.variant_of(stem, words)
-    if folder:
-        root = Path(folder).expanduser()
-        if not root.exists():
-            raise DatasetNotFound(
-                f"dataset {name}: {folder} does not exist; expected the dataset's own folder after '='."
-            )
-    else:
-        root = dataset.locate(data_root, variant, stem)
-    return dataset(root, variant, full_name, data_root)
+    return _Resolved(dataset, *dataset.read_name(stem, words, folder), folder)
 
 
 def _full_name(stem: str, variant: str, default: str) -> str:

@@ -92,7 +92,7 @@ def test_one_missing_mask_among_others_is_refused(tree, paint):
 
 
 def test_folder_needs_a_path_and_a_layout(tmp_path):
-    with pytest.raises(DataError, match="expected --datasets folder=PATH"):
+    with pytest.raises(DataError, match="expected folder=PATH"):
         datasets.create("folder", tmp_path)
     with pytest.raises(DataError, match="test/good and test/DEFECT"):
         datasets.create(f"folder={tmp_path}")

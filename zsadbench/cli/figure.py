@@ -22,7 +22,9 @@ Out = Annotated[Path, typer.Option("--out", help="Picture file: .png, .pdf or .s
 def maps(
     runs: Runs,
     out: Out,
-    dataset: Annotated[str, typer.Option(help="Name, or NAME=FOLDER; may be left out where a run has one.")] = "",
+    dataset: Annotated[
+        str, typer.Option(help="Name, or NAME=FOLDER if it moved; may be left out where a run has one.")
+    ] = "",
     category: Annotated[str, typer.Option(help="May be left out where the dataset has one.")] = "",
     samples: Annotated[str, typer.Option(help="worst, random, first, or names separated by commas.")] = "worst",
     count: Annotated[int, typer.Option(min=1, help="How many samples, unless they are named.")] = 6,

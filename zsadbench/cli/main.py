@@ -110,7 +110,9 @@ def _options(
 @app.command()
 def run(
     methods: Annotated[str, typer.Option(help='"all", or names like winclip,april_gan.visa.')] = "all",
-    datasets: Annotated[str, typer.Option(help="Names like mvtec,visa, or NAME=FOLDER.")] = "demo",
+    datasets: Annotated[
+        str, typer.Option(help="Names like mvtec,visa, or NAME=FOLDER; a comma inside a path is written \\,.")
+    ] = "demo",
     data_root: DataRoot = None,
     out: Annotated[Path, typer.Option(help="Where records go; an existing run is resumed.")] = DEFAULT_RUN,
     encoder: Encoder = None,
@@ -150,11 +152,9 @@ def run(
     """Run methods on datasets; finished cells are skipped, so a killed run goes on where it stopped."""
     add_plugins(plugins)
     from zsadbench.protocol import Protocol
-    from zsadbench.running import executors
-    from zsadbench.running import plan as planning
+    from zsadbench.running import given, targets
     from zsadbench.running.request import Request
 
-    backend = executors.parse(executor)
     names = names_of(datasets, "--datasets")
     protocol = Protocol(
         eval_size=_eval_size(eval_size),
@@ -178,17 +178,25 @@ def run(
         checkpoint_folder=checkpoints,
         train=not no_train,
         categories=names_of(categories, "--categories") if categories else (),
-        device=checked_device(device),
+        device=device,
         protocol=protocol,
         allow_leak=allow_leak,
         fail_fast=fail_fast,
         save_maps=save_maps,
         overwrite=overwrite,
     )
-    from zsadbench.cli.progress import console_progress
+    sets = targets.sets(request)  # a wrong name is told before torch is loaded
+    given.check_categories(request, sets)
+    from zsadbench.cli.progress import console_progress, console_reading
+    from zsadbench.running import executors
+    from zsadbench.running import plan as planning
     from zsadbench.tables import data_notes
 
-    plan = train.train_missing(planning.make_plan(request), request, quiet)
+    backend = executors.parse(executor)
+    request = dataclasses.replace(request, device=checked_device(device))
+    with console_reading(quiet) as reading:
+        plan = planning.make_plan(request, sets, reading)
+    plan = train.train_missing(plan, request, quiet)
     for finding in plan.findings:
         say(f"{'PROBLEM' if finding.wrong else 'Note'}: {finding.message}")
     say(f"{counted(plan.cells, 'cell')} to run, {len(plan.done)} already done in {out} (device: {request.device})")
@@ -235,7 +243,7 @@ def study(
     if list_ or not name:
         typer.echo(study_tables.render_list(studies.available()))
         return
-    from zsadbench.cli.progress import console_progress
+    from zsadbench.cli.progress import console_progress, console_reading
     from zsadbench.protocol import Protocol
     from zsadbench.running.request import Request
 
@@ -255,7 +263,8 @@ def study(
         protocol=Protocol(limit=limit),
         overwrite=overwrite,
     )
-    jobs = studies.make_jobs(found, request)
+    with console_reading(quiet) as reading:
+        jobs = studies.make_jobs(found, request, reading)
     jobs = studies.train_missing(jobs, lambda plan, own: train.train_missing(plan, own, quiet))
     for message in dict.fromkeys(finding.message for job in jobs for finding in job.plan.findings):
         say(f"Note: {message}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -49,8 +50,9 @@ def add_plugins(folders: Sequence[Path] | None) -> None:
 
 
 def names_of(text: str, option: str) -> tuple[str, ...]:
-    """Split names separated by commas. Raises UsageError."""
-    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    r"""Split names separated by commas; "\," is a comma in a name or path. Raises UsageError."""
+    parts = (part.replace("\\,", ",").strip() for part in re.split(r"(?<!\\),", text))
+    names = tuple(part for part in parts if part)
     if not names:
         raise UsageError(f"{option} is empty; expected names separated by commas.")
     return names
@@ -102,7 +104,7 @@ def weights_of(items: Sequence[str]) -> dict[str, Path]:
 
 def demo_encoder(spec: str | None, datasets: Sequence[str]) -> str | None:
     """The demo set has its own small encoder; everything else runs with each method's published one."""
-    if spec is None and all(name.partition(".")[0] == "demo" for name in datasets):
+    if spec is None and all(re.split("[.=]", name)[0] == "demo" for name in datasets):
         say("encoder: demo (the demo set's own; --encoder SPEC chooses another)")
         return "demo"
     return spec

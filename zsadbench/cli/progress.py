@@ -6,7 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -120,11 +120,28 @@ def console_training(quiet: bool) -> Iterator[ConsoleTraining]:
 
 
 @contextmanager
-def console_bar(label: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Show one bar; yields a function (done, total) to call while working."""
-    with _bars(quiet) as bars:
-        task = bars.add_task(label, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
+def console_bar(label: str, quiet: bool, note: str = "") -> Iterator[Callable[[int, int], None]]:
+    """Show one bar from the first call on of the function (done, total) that is yielded, and warnings as sentences.
+
+    note: a line that is printed at that call, also where bars are not shown.
+    """
+    with _bars(quiet) as bars, warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: bars.console.print(f"Note: {message}", markup=False, soft_wrap=True)
+        tasks: list[TaskID] = []
+
+        def advance(done: int, total: int) -> None:
+            if not tasks:
+                if note and not quiet:
+                    bars.console.print(note, highlight=False, markup=False, soft_wrap=True)
+                tasks.append(bars.add_task(label, total=total))
+            bars.update(tasks[0], completed=done)
+
+        yield advance
+
+
+def console_reading(quiet: bool) -> AbstractContextManager[Callable[[int, int], None]]:
+    """Show that a plan reads images and masks whose content is not known yet, if that takes long."""
+    return console_bar("reading files", quiet, "Reading images and masks to know what they hold; later runs remember.")
 
 
 @contextmanager

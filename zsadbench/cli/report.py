@@ -17,6 +17,9 @@ def report(
     no_intervals: Annotated[
         bool, typer.Option("--no-intervals", help="Leave bootstrap intervals out: they take about 0.5 s a cell.")
     ] = False,
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="NAME=FOLDER of images that have moved; may be repeated.")
+    ] = None,
     data_root: DataRoot = None,
     plugins: Plugins = None,
 ) -> None:
@@ -24,4 +27,4 @@ def report(
     add_plugins(plugins)
     from zsadbench.report import content, page
 
-    typer.echo(page.write(content.collect(run, compare, data_root, not no_intervals), out))
+    typer.echo(page.write(content.collect(run, compare, data_root, not no_intervals, dataset or ()), out))

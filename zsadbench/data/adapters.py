@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from zsadbench.data import index_files, layouts
 from zsadbench.data.masks import foreground, raw_mask
@@ -48,6 +48,12 @@ class IndexedDataset(Dataset):
             if index is None:
                 raise
             raise DataError(f"{error} To read the index file there, use --datasets {self.name}={index}.") from None
+
+    def unlisted(self) -> Self:
+        """Return a copy that lists no samples, nor the rows of an index file."""
+        light = super().unlisted()
+        light._index = None
+        return light
 
     def scan(self) -> Iterator[Sample]:
         """Yield the samples of the index file or of the folder; an index file's categories get the card's names."""

@@ -81,7 +81,7 @@ def _labels(dataset: Dataset, categories: Iterable[str]) -> Iterator[Finding]:
         else:
             folders = sorted({sample.image.parent.name for sample in samples})
             taken = f"{', '.join(folders[:8])}{', ...' if len(folders) > 8 else ''}"
-            own = f", or tell its name: {dataset.spec.replace('=', '.normal-NAME=', 1)}"
+            own = f", or tell its name: {dataset.spec.replace('.', '.normal-NAME.', 1)}"
             text = (
                 f"{dataset.name}, {category}: not one of {len(samples)} test images is normal, and no image metric can "
                 f"be defined. These folders were taken for kinds of defects: {taken}. If one of them holds the normal "

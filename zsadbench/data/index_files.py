@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 from zsadbench.data import labels
+from zsadbench.data.plain_files import PlainFiles
 from zsadbench.datasets import MaskRule, Sample, ValueRange
 from zsadbench.errors import DataError
 
@@ -139,17 +140,21 @@ def samples(index: Index, root: Path, default_category: str = "") -> Iterator[Sa
     a category that cannot be a file name. A meta.json that names masks of which not one exists belongs to a dataset
     without masks (Bayes-PFL's HeadCT and BrainMRI, docs/datasets/brain.md); elsewhere a missing mask is an error.
     """
-    found = [[_resolve(mask, root, row.where, index.is_meta) for mask in row.masks] for row in index.rows]
+    plain = PlainFiles(root)
+
+    def find(text: str, where: str) -> Path | None:
+        return plain.find(text) or _resolve(text, root, where, index.is_meta)
+
+    found = [[find(mask, row.where) for mask in row.masks] for row in index.rows]
     optional = index.is_meta and not any(mask for masks in found for mask in masks)
-    seen: dict[tuple[Path, Any], str] = {}
+    seen: dict[tuple[str, Any], str] = {}
     for row, masks in zip(index.rows, found, strict=True):
-        image = _resolve(row.image, root, row.where, index.is_meta)
+        image = find(row.image, row.where)
         if image is None:
             raise DataError(f"{row.where}: image {row.image} does not exist below {root}.")
-        if (image, row.crop) in seen:
-            earlier = seen[image, row.crop]
+        earlier = seen.setdefault((str(image), row.crop), row.where)
+        if earlier is not row.where:
             raise DataError(f"{row.where}: image {row.image} is also in {earlier}; expected each image once.")
-        seen[image, row.crop] = row.where
         there = tuple(mask for mask in masks if mask is not None)
         if len(there) < len(masks) and not optional:
             lost = row.masks[masks.index(None)]

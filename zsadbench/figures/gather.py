@@ -11,7 +11,7 @@ from zsadbench.figures import efficiency as cost
 from zsadbench.figures import map_grid, map_samples
 from zsadbench.figures import ranks as critical_difference
 from zsadbench.figures.drawing import Drawing
-from zsadbench.records import results
+from zsadbench.records import places, results
 
 
 def maps(
@@ -30,20 +30,24 @@ def maps(
     UnknownName, UsageError, RecordError, DataError.
     """
     done = map_samples.finished(runs)
-    given = datasets.create(dataset, data_root) if "=" in dataset else None  # own images get their name from the folder
-    name, category = map_samples.place(done, given.name if given else dataset, category)
+    name, category = map_samples.place(done, _recorded(dataset), category)
     found = map_samples.find(done, name, category, methods)
-    data = given or datasets.create(name, data_root)
+    data = places.find(runs, dataset if "=" in dataset else name, data_root)
     chosen = map_samples.choose(found, data, samples, count)
     return map_grid.draw(map_grid.collect(found, data, chosen), overlay)
 
 
 def efficiency(runs: Sequence[Path], dataset: str = "") -> Drawing:
     """Draw quality against time and memory an image. Raises UsageError, RecordError."""
-    return cost.draw(*cost.collect(runs, dataset))
+    return cost.draw(*cost.collect(runs, _recorded(dataset)))
 
 
 def ranks(runs: Sequence[Path], level: str = "image", metric: str = "auroc") -> Drawing:
     """Draw the critical-difference figure. Raises UnknownName, RecordError, MissingDependency."""
     records = [record for run in runs for record in results.load_run(run)]
     return critical_difference.draw(significance.analyse(records, level, metric))
+
+
+def _recorded(dataset: str) -> str:
+    """Return what records call a dataset that was given as NAME or NAME=FOLDER."""
+    return datasets.name_of(dataset) if "=" in dataset else dataset

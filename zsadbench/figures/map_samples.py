@@ -14,6 +14,7 @@ from zsadbench.datasets import Dataset, Sample
 from zsadbench.errors import DataError, UnknownName, UsageError
 from zsadbench.records import results
 from zsadbench.records.results import ImageScore, Record
+from zsadbench.running import same_images
 
 RULES = ("worst", "random", "first")
 
@@ -83,6 +84,11 @@ def choose(found: Sequence[Result], dataset: Dataset, wanted: Sequence[str], cou
     lost = next((name for name in known if name not in here), None)
     if lost is not None:
         raise DataError(f"{lost} was in the run, but is not in {dataset.root}; expected the copy that the run used.")
+    if not same_images.holds(dataset, record):
+        raise DataError(
+            f"{dataset.folder} holds other images or masks of {record.category} than the run measured; expected the "
+            "copy that the run used, or run it again."
+        )
     if list(wanted) == ["random"]:
         rng = sampling.generator(record.protocol["seed"], dataset.name, record.category, "figure")
         return list(sampling.stratified([here[name] for name in known], count, rng))

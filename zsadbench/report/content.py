@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from zsadbench.figures import drawing, map_grid, map_samples, ranks
 from zsadbench.figures import efficiency as cost
 from zsadbench.figures.drawing import Drawing
 from zsadbench.protocol import FREE_FIELDS
-from zsadbench.records import efficiency, results, saved_maps
+from zsadbench.records import efficiency, places, results, saved_maps
 from zsadbench.records.published import Library
 from zsadbench.records.results import Record
 from zsadbench.report import grids
@@ -36,6 +36,7 @@ from zsadbench.tables import words
 
 RANKED = (("image", "auroc"), ("pixel", "ap"))  # metrics of the figures of ranks
 SCREEN = 130  # dpi
+Find = Callable[[str], datasets.Dataset]  # makes a dataset of the run by its name
 SAMPLES = 6  # rows of a figure of maps
 
 
@@ -80,9 +81,16 @@ class Content:
     incomparable: str = ""  # why there is no comparison
 
 
-def collect(run: Path, other: Path | None = None, data_root: Path | None = None, intervals: bool = True) -> Content:
-    """Read a run, and another one to compare it with; `data_root` is needed for the images of figures of maps.
+def collect(
+    run: Path,
+    other: Path | None = None,
+    data_root: Path | None = None,
+    intervals: bool = True,
+    moved: Sequence[str] = (),
+) -> Content:
+    """Read a run, and another one to compare it with.
 
+    `data_root` and `moved`, NAME=FOLDER each, say where images of figures of maps lie that are not where they were.
     What cannot be shown, such as intervals of a run without pixel files, is told in its place. Raises RecordError
     where the records are damaged, mixed or missing.
     """
@@ -94,9 +102,10 @@ def collect(run: Path, other: Path | None = None, data_root: Path | None = None,
     names = name_methods(done)
     comparison, incomparable = _compare(records, tables, other) if other else (None, "")
     cells = [(run, record) for record in done]
+    find = partial(_find, run, _by_name(moved, done), data_root)
     return Content(
         title=run.name,
-        datasets=[_dataset(cells, table, records, data_root) for table in tables],
+        datasets=[_dataset(cells, table, records, find) for table in tables],
         notes=notes,
         pictures=list(_pictures(run, done)),
         methods=grids.methods(done, {record.fingerprint: names[identity(record)] for record in done}),
@@ -136,25 +145,32 @@ def _means(table: Table) -> tuple[Line, ...]:
     return tuple(line for line in table.lines if line.category == MEAN)
 
 
-def _dataset(
-    cells: Sequence[tuple[Path, Record]], table: Table, records: Sequence[Record], data_root: Path | None
-) -> Dataset:
+def _by_name(moved: Sequence[str], done: Sequence[Record]) -> dict[str, str]:
+    """Return name -> NAME=FOLDER. Raises UnknownName for a dataset that the run lacks."""
+    return {map_samples.only("dataset", datasets.name_of(one), {r.dataset for r in done}): one for one in moved}
+
+
+def _find(run: Path, moved: Mapping[str, str], data_root: Path | None, name: str) -> datasets.Dataset:
+    return places.find([run], moved.get(name, name), data_root)
+
+
+def _dataset(cells: Sequence[tuple[Path, Record]], table: Table, records: Sequence[Record], find: Find) -> Dataset:
     categories = [
-        _category(cells, table, name, data_root)
+        _category(cells, table, name, find)
         for name in dict.fromkeys(line.category for line in table.lines if line.category != MEAN)
     ]
     means = grids.results(table, _means(table))
     return Dataset(table.title, means, words.notes_below(table, records), categories)
 
 
-def _category(cells: Sequence[tuple[Path, Record]], table: Table, name: str, data_root: Path | None) -> Category:
+def _category(cells: Sequence[tuple[Path, Record]], table: Table, name: str, find: Find) -> Category:
     found = map_samples.find(cells, table.dataset, name)
     try:
         wrong = grids.most_wrong({result.title: result.scores for result in found})
     except UsageError:
         wrong = None  # one label only: nothing is ranked
     kept = [result for result in found if saved_maps.exist(result.run, result.record)]
-    maps = _picture(partial(_draw_maps, kept, table.dataset, data_root)) if kept else None
+    maps = _picture(partial(_draw_maps, kept, table.dataset, find)) if kept else None
     return Category(name, grids.results(table, [line for line in table.lines if line.category == name]), wrong, maps)
 
 
@@ -166,8 +182,8 @@ def _pictures(run: Path, done: Sequence[Record]) -> Iterator[Picture]:
             yield _picture(partial(_draw_cost, run, dataset))
 
 
-def _draw_maps(found: Sequence[map_samples.Result], name: str, data_root: Path | None) -> Drawing:
-    dataset = datasets.create(name, data_root)
+def _draw_maps(found: Sequence[map_samples.Result], name: str, find: Find) -> Drawing:
+    dataset = find(name)
     samples = map_samples.choose(found, dataset, ["worst"], SAMPLES)
     return map_grid.draw(map_grid.collect(found, dataset, samples))
 

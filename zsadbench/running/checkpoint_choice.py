@@ -112,7 +112,7 @@ def _ours(folder: Path, card: checkpoints.Card) -> Choice:
 
 def _training(name: str, method: type[TrainableMethod], config: Any, kind: str, request: Request) -> TrainRequest:
     """Return the training that makes the weights; `kind` tells folders of different options and encoders apart."""
-    folders = (given for given in request.datasets if given.partition("=")[0] == config.trained_on)
+    folders = (given for given in request.datasets if datasets.name_of(given) == config.trained_on)
     seed = request.protocol.seed
     return TrainRequest(
         method=name,

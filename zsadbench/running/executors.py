@@ -103,17 +103,26 @@ def _records(
     """Yield the records of those cells of a plan that are left, as they are finished."""
     from joblib import Parallel, delayed
 
-    parts = [part for group in plan.groups for part in runner.by_category(group)]
+    parts = (part for group in plan.groups for part in runner.by_category(group))
     wanted = filter(None, ([cell for cell in part if _key(cell) in left] for part in parts))
-    # Pickled here, because a worker must know the plugins' folders before it can read the methods of its cells.
-    work = [(pickle.dumps((cells, request)), plugins.added_folders()) for cells in wanted]
+    folders = plugins.added_folders()
     with _joblib(backend), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "A worker stopped", UserWarning)  # loky renews workers that keep an encoder
         parallel = Parallel(n_jobs=backend.workers or -1, batch_size=1, return_as="generator_unordered")
-        for records, notes in parallel(delayed(_work)(*one) for one in work):
+        # A generator: a part is made when joblib sends it, soon before a worker is free.
+        for records, notes in parallel(delayed(_work)(pack(cells, request), folders) for cells in wanted):
             for note in notes:
                 warnings.warn(note, stacklevel=1)
             yield from records
+
+
+def pack(cells: Sequence[Cell], request: Request) -> bytes:
+    """Return some cells of one category as a worker gets them: nothing in it grows with the rest of the run.
+
+    Pickled here, because a worker must know the plugins' folders before it can read the methods of its cells.
+    """
+    own = [replace(cell, dataset=cell.dataset.unlisted()) for cell in cells]
+    return pickle.dumps((own, replace(request, methods=(), datasets=(), categories=())))
 
 
 def _work(pickled: bytes, folders: Sequence[Path]) -> tuple[list[Record], list[str]]:

@@ -27,7 +27,7 @@ def check(request: Request, chosen: Chosen, sets: Collection[Dataset]) -> None:
     _check_targets("--checkpoint", request.checkpoints, names)
     _check_checkpoints(request, chosen)
     _check_encoders(request, chosen)
-    _check_categories(request, sets)
+    check_categories(request, sets)
 
 
 def _check_targets(option: str, targets: Iterable[str], names: Collection[str]) -> None:
@@ -67,7 +67,8 @@ def _check_encoders(request: Request, chosen: Chosen) -> None:
     checks.check_methods(asked, request.weights)
 
 
-def _check_categories(request: Request, sets: Collection[Dataset]) -> None:
+def check_categories(request: Request, sets: Collection[Dataset]) -> None:
+    """Raise UnknownName for a category that no dataset of the request has."""
     known = {category.name for dataset in sets for category in dataset.categories()} if request.categories else set()
     for name in request.categories:
         if name not in known:

@@ -14,7 +14,7 @@ from zsadbench.datasets import Category, Dataset, Sample
 from zsadbench.errors import ZsadError
 from zsadbench.methods import Method, TrainableMethod
 from zsadbench.records import results
-from zsadbench.running import checkpoint_choice, given, resume, targets
+from zsadbench.running import checkpoint_choice, given, resume, same_images, targets
 from zsadbench.running.checkpoint_choice import Choice
 from zsadbench.running.request import Request
 from zsadbench.running.resume import Parts, Standing
@@ -85,6 +85,7 @@ class Plan:
 
     groups: tuple[tuple[Cell, ...], ...]  # one encoder each; inside, cells of one category are neighbours
     done: tuple[Path, ...]  # records that agree with the request and are left alone
+    datasets: tuple[Dataset, ...] = ()  # what the cells and records are of
     findings: tuple[Finding, ...] = ()  # what the user should know before the run starts
 
     @property
@@ -112,23 +113,22 @@ class Resolved(NamedTuple):
         return list(found.values())
 
 
-def resolve(request: Request) -> Resolved:
+def resolve(request: Request, sets: list[Dataset] | None = None) -> Resolved:
     """Resolve names and options, and verify the datasets' folders. Raises as `make_plan`."""
+    sets = targets.sets(request) if sets is None else sets
     names = _expand(request.methods)
-    for name in names:
-        configure(name, request)  # a wrong name or option is told before a missing folder
-    sets = [datasets.create(name, request.data_root) for name in request.datasets]
     return Resolved(sets, {dataset.name: _suited(names, dataset.name, request) for dataset in sets})
 
 
-def make_plan(request: Request, progress: contents.Progress | None = None) -> Plan:
+def make_plan(request: Request, sets: list[Dataset] | None = None, progress: contents.Progress | None = None) -> Plan:
     """Resolve names, verify the datasets' folders, and find out which cells are missing or out of date.
 
-    A trained method's bare name stands for the preset that suits each dataset. progress: told while files are read
-    whose content is not known yet. Raises UsageError, UnknownName, OptionError or DataError before any weights are
-    loaded, and UsageError where the folder holds finished cells of another question (`zsadbench.running.resume`).
+    A trained method's bare name stands for the preset that suits each dataset. sets: what `targets.sets` gave, where
+    that was asked before. progress: told while files are read whose content is not known yet. Raises UsageError,
+    UnknownName, OptionError or DataError before any weights are loaded, and UsageError where the folder holds finished
+    cells of another question (`zsadbench.running.resume`) or of other images under the same name.
     """
-    resolved = resolve(request)
+    resolved = resolve(request, sets)
     given.check(request, resolved.chosen, resolved.sets)
     return plan_cells(request, resolved, progress=progress)
 
@@ -145,6 +145,8 @@ def plan_cells(
     the run folder holds finished cells of another question.
     """
     sets, suited = resolved
+    for dataset in sets:
+        same_images.refuse_another(request.out, dataset)
     named = [target for dataset in sets for target in targets.of(dataset, request)]
     images = _Images(named, {_shots(method, config) for _, method, config in resolved.chosen}, request, progress)
     identify, shelf = _Identify(request.weights), Shelf(request.checkpoint_folder)
@@ -172,7 +174,7 @@ def plan_cells(
     ]
     told += [Finding("checkpoint", note, False) for note in shelf.notes]
     told += [Finding("finished cells", note, False) for note in resume.notes(standings, request)]
-    return Plan(tuple(tuple(group) for group in groups.values()), tuple(done), tuple(told))
+    return Plan(tuple(tuple(group) for group in groups.values()), tuple(done), tuple(sets), tuple(told))
 
 
 def standing(cell: Cell, request: Request) -> Standing:
@@ -188,8 +190,8 @@ def resolve_methods(request: Request) -> dict[str, tuple[type[Method], Any]]:
     names = _expand(request.methods)
     found = {full: (method, config) for method, full, config in (configure(name, request) for name in names)}
     if request.datasets:
-        targets = [name.partition("=")[0] for name in request.datasets]
-        found = {full: chosen for target in targets for full, chosen in _suited(names, target, request).items()}
+        names_ = [datasets.name_of(name) for name in request.datasets]
+        found = {full: chosen for target in names_ for full, chosen in _suited(names, target, request).items()}
     given.check(request, [(full, *chosen) for full, chosen in found.items()], ())
     return found
 

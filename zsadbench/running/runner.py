@@ -19,7 +19,7 @@ from zsadbench.encoders import weights as weight_files
 from zsadbench.encoders.base import Encoder
 from zsadbench.errors import ZsadError
 from zsadbench.methods import Method, TrainableMethod
-from zsadbench.records import results
+from zsadbench.records import places, results
 from zsadbench.records.results import Record
 from zsadbench.running import recording
 from zsadbench.running.cells import CellRun, conclude, make_store, remember, save_failure
@@ -56,16 +56,21 @@ class Summary:
 
 
 def tidy(plan: Plan, request: Request) -> None:
-    """Make the run folder, or remove from it what killed runs have left and failures that finished cells outlived."""
+    """Make the run folder, or remove from it what killed runs have left and failures that finished cells outlived.
+
+    Where the data sets lie is noted in it.
+    """
     files.make_folder(request.out)
     sweep(request.out)
+    for dataset in plan.datasets:
+        places.write(request.out, dataset)
     for path in plan.done:
         results.forget_failure(path)
 
 
 def sweep(out: Path) -> None:
     """Remove files of a run folder that were never finished, because their process died."""
-    files.sweep(out, "*/*/", f"*/*/{results.FAILED}/")
+    files.sweep(out, "*/", "*/*/", f"*/*/{results.FAILED}/")
 
 
 def load_tower(tower: Tower, request: Request) -> Encoder | None:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zsadbench import methods
+from zsadbench import datasets, methods
+from zsadbench.data import contents
 from zsadbench.errors import UnknownName, UsageError
 from zsadbench.protocol import Protocol
 from zsadbench.records import published, results
@@ -169,8 +170,8 @@ def printed(study: Study, row: Row, numbers: Iterable[Number]) -> list[Number]:
     ]
 
 
-def make_jobs(study: Study, request: Request) -> list[Job]:
-    """Plan every row, before anything runs.
+def make_jobs(study: Study, request: Request, progress: contents.Progress | None = None) -> list[Job]:
+    """Plan every row, before anything runs; `progress` is told while files are read.
 
     `request` holds what all rows share. Without datasets in it, every row runs on the paper's; on a dataset that some
     rows are written for those run, on any other all of them. Its encoder replaces the rows',
@@ -180,7 +181,7 @@ def make_jobs(study: Study, request: Request) -> list[Job]:
     for row, dataset in _placed(study, request.datasets):
         own = replace(
             request,
-            methods=(suited(row, dataset.partition("=")[0]),),
+            methods=(suited(row, datasets.name_of(dataset)),),
             datasets=(dataset,),
             out=request.out / row.folder,
             encoder=request.encoder or row.encoder,
@@ -191,7 +192,7 @@ def make_jobs(study: Study, request: Request) -> list[Job]:
     chosen = [one for _, _, resolved in rows for one in resolved.chosen]
     given.check(request, chosen, [dataset for _, _, resolved in rows for dataset in resolved.sets])
     return [
-        Job(row, getattr(_configure(study, row), "encoder", ""), own, plan.plan_cells(own, resolved))
+        Job(row, getattr(_configure(study, row), "encoder", ""), own, plan.plan_cells(own, resolved, None, progress))
         for row, own, resolved in rows
     ]
 
@@ -228,16 +229,17 @@ def suited(row: Row, dataset: str) -> str:
     return preset_names.aliases(method.presets, full)[1]
 
 
-def _placed(study: Study, datasets: Sequence[str]) -> list[tuple[Row, str]]:
+def _placed(study: Study, given: Sequence[str]) -> list[tuple[Row, str]]:
     """Return which row runs on which dataset, rows first."""
-    if not datasets:
+    if not given:
         return [(row, row.dataset) for row in study.rows]
     meant = {row.dataset for row in study.rows}
+    names = {dataset: datasets.name_of(dataset) for dataset in given}
     return [
         (row, dataset)
         for row in study.rows
-        for dataset in datasets
-        if dataset.partition("=")[0] in (row.dataset, *({dataset.partition("=")[0]} - meant))
+        for dataset, name in names.items()
+        if name in (row.dataset, *({name} - meant))
     ]
 
 

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from zsadbench import datasets
 from zsadbench.data import contents, sampling
 from zsadbench.datasets import Category, Dataset, Sample
-from zsadbench.errors import DataError
+from zsadbench.errors import DataError, UsageError
+from zsadbench.records import places
 from zsadbench.running.request import Request
+from zsadbench.support import plugins
 
 
 class References(NamedTuple):
@@ -34,6 +37,33 @@ class Target:
             return References(sampling.references(self.dataset, self.category.name, shots, seed) if shots else ())
         except DataError as error:
             return References(problem=error)
+
+
+def sets(request: Request) -> list[Dataset]:
+    """Return the data sets that a request names, verifying their folders; neither methods nor torch are imported.
+
+    Raises UnknownName, also for a method, UsageError for two data sets of one name, or DataError.
+    """
+    for name in request.methods:
+        if name != "all":
+            plugins.source_file("zsadbench.methods", name.partition(".")[0])  # a wrong name is told before a folder
+    found: dict[str, Dataset] = {}
+    for name in request.datasets:
+        dataset = datasets.create(name, request.data_root)
+        other = found.setdefault(dataset.name.casefold(), dataset)  # their folders are one in many file systems
+        if other is not dataset and not places.of(other).is_of(dataset):
+            raise UsageError(
+                f"{other.folder} and {dataset.folder} would both be filed under {dataset.name}. {apart(dataset)}"
+            )
+    return list(found.values())
+
+
+def apart(dataset: Dataset) -> str:
+    """Return the sentence that says how a data set is kept apart from another of its name."""
+    if not dataset.own:
+        return "Give it another --out."
+    options = dataset.name.removesuffix(dataset.card.title)  # "folder.gt0."
+    return f"Give it a name of its own, --datasets {options}NAME={dataset.folder}, or another --out."
 
 
 def of(dataset: Dataset, request: Request) -> list[Target]:

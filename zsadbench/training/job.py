@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any, Literal, NamedTuple
 
 from zsadbench import datasets, encoders, methods
-from zsadbench.data import sampling
+from zsadbench.data import contents, sampling
 from zsadbench.datasets import Dataset, Sample
 from zsadbench.encoders import checks
 from zsadbench.errors import DataError
@@ -56,6 +56,7 @@ def prepare(request: TrainRequest) -> Job:
             "samples": len(samples),
             "anomalous": sum(sample.label for sample in samples),
             "sha256": dataset.samples_sha256(samples),
+            "content_sha256": contents.sha256(samples, contents.digests(dataset.root, contents.files_of(samples))),
             "limit": request.limit,
         },
         "seed": request.seed,
