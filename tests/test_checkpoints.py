@@ -245,6 +245,58 @@ def test_options_of_the_command_line_may_call_the_default_preset_by_its_name(roo
         make_plan(Request(["toy_trained"], ["mvtec"], tmp_path, roots, changes={"toy_trained.mvtec": {"sigma": "1"}}))
 
 
+@pytest.mark.parametrize("how", ["files", "folder"])
+def test_weights_may_be_several_files_or_a_folder_of_them(roots, tmp_path, how):
+    official = tmp_path / "official"
+    official.mkdir()
+    paths = [official / f"{name}.pth" for name in ("scale", "shift")]
+    for path in paths:
+        torch.save({"model": {path.stem: torch.ones(1)}, "optimizer": {"state": {}, "param_groups": []}}, path)
+    (official / "train.log").write_text("loss")
+    given = {"toy_trained": paths if how == "files" else official}
+    plan_run(roots, tmp_path / "out", f"folder={roots / 'other'}", checkpoints=given)
+    assert records(tmp_path / "out") == {("toy_trained", "done")}
+
+
+def test_a_folder_without_weights_or_with_an_unfinished_training_is_no_checkpoint(roots, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / checkpoints.STATE).write_bytes(b"")
+    for name, words in (("empty", "no file that ends in .safetensors, .pth"), ("unfinished", "it has no card.json")):
+        with pytest.raises(WeightsError, match=words):
+            plan_run(roots, tmp_path / "out", "mvtec", checkpoints={"toy_trained": tmp_path / name})
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_wrong_below_the_checkpoints_folder_is_a_note_and_its_cards_are_read_once(roots, tmp_path, monkeypatch):
+    folder = tmp_path / "checkpoints"
+    train(roots, folder / "a")
+    train(roots, folder / "b", seed=1)
+    (folder / "a" / checkpoints.WEIGHTS).write_bytes(b"cut")
+    (folder / "torn").mkdir()
+    (folder / "torn" / checkpoints.CARD).write_text("{")
+    read, original = [], checkpoints.read_card
+    monkeypatch.setattr(checkpoints, "read_card", lambda path: read.append(path) or original(path))
+    target = f"folder={roots / 'other'}"
+    plan = plan_run(
+        roots, tmp_path / "out", target, methods=["toy_trained", "toy_trained.plain"], checkpoint_folder=folder
+    )
+    cells = {cell.planned.name: cell.planned.checkpoint for group in plan.groups for cell in group}
+    assert cells["toy_trained.mvtec"] == (folder / "b" / checkpoints.WEIGHTS,)
+    told = " ".join(finding.message for finding in plan.findings)
+    assert "torn/card.json is no readable card" in told and "a/weights.safetensors has SHA-256" in told
+    assert "toy_trained.mvtec runs with weights of the training seed 1" in told
+    assert read.count(folder / "torn") == 1 and read.count(folder / "b") <= 2, "once to look, once to load"
+
+
+def test_weights_of_several_datasets_have_seen_each_whichever_method_wrote_them(roots, tmp_path):
+    path = tmp_path / "official.pth"
+    torch.save({"scale": torch.ones(1), "shift": torch.zeros(1)}, path)
+    changes = {"toy_trained": {"trained_on": "visa+mvtec"}}
+    plan_run(roots, tmp_path / "out", "mvtec", checkpoints={"toy_trained": path}, changes=changes)
+    assert records(tmp_path / "out") == {("toy_trained", "refused")}
+
+
 def test_an_official_file_given_for_the_bare_name_is_the_default_presets_on_every_dataset(roots, tmp_path):
     path = tmp_path / "official.pth"
     torch.save({"scale": torch.ones(1), "shift": torch.zeros(1)}, path)

@@ -1,5 +1,7 @@
 """`zsadbench train`, and what `zsadbench run` says and does about checkpoints."""
 
+import json
+import shlex
 import subprocess
 import sys
 
@@ -9,6 +11,7 @@ from toy_trained import write_method
 
 from zsadbench import datasets, methods
 from zsadbench.training import checkpoints, loop
+from zsadbench.training.request import TrainRequest
 
 ENDING = "Checkpoint: "
 
@@ -33,7 +36,8 @@ def test_train_writes_a_checkpoint_and_says_how_to_use_it(mvtec_tree, tmp_path, 
         "--seed", 3, "--epochs", 2, "--limit", 6, "--set", "toy_trained.width=2", *toy,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "" and f"zsadbench run --checkpoint toy_trained={out}" in done.stderr
+    use = f"zsadbench run --methods toy_trained --checkpoint toy_trained={out}"
+    assert done.stdout == "" and use in done.stderr
     assert "stage 1, epoch 2: loss " in done.stderr
     card = checkpoints.load(out)
     assert (card.seed, card.data["samples"], card.options["width"], len(card.epochs)) == (3, 12, 2, 4)
@@ -105,3 +109,35 @@ def test_help_of_train_imports_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "--limit" in done.stdout, done.stderr
+
+
+def test_the_printed_command_trains_what_the_run_lacks(mvtec_tree, tmp_path, toy):
+    """Whatever decides the training is in the command: a run with the same options then finds its checkpoint."""
+    base = [
+        "run", "--methods", "toy_trained", "--datasets", f"folder={mvtec_tree / 'mvtec'}", "--data-root", mvtec_tree,
+        "--checkpoints", tmp_path / "check points", "--set", "toy_trained.width=2", "--seed", 3, "--quiet", *toy,
+    ]  # fmt: skip
+    lacking = zsadbench(*base, "--precision", "bf16", "--no-train", "--out", tmp_path / "lacking")
+    assert "2 needs checkpoint" in lacking.stderr
+    record = json.loads((tmp_path / "lacking/folder.mvtec/toy_trained.mvtec/bottle.json").read_text())
+    command = shlex.split(record["error"].split("`")[1])
+    assert command[:2] == ["zsadbench", "train"]
+    for option, value in (("--precision", "bf16"), ("--seed", "3"), ("--plugins", str(toy[1]))):
+        assert command[command.index(option) + 1] == value
+    trained = zsadbench(*command[1:], "--quiet")
+    assert trained.returncode == 0, trained.stderr
+    done = zsadbench(*base, "--no-train", "--out", tmp_path / "done")
+    assert "2 done" in done.stderr
+    again = zsadbench(*base[:-4], "1", *base[-3:], "--no-train", "--out", tmp_path / "again")
+    assert "2 done" in again.stderr and "runs with weights of the training seed 3" in again.stderr
+    both = zsadbench(*base[:-4], "1", *base[-3:], "--checkpoints", tmp_path / "own", "--out", tmp_path / "own_run")
+    (card,) = (tmp_path / "own").glob("*/card.json")
+    assert "2 done" in both.stderr and json.loads(card.read_text())["seed"] == 1, "the seed of a run is its trainings'"
+
+
+def test_the_printed_command_names_the_weights_of_the_methods_encoders_alone(tmp_path):
+    weights = {"timm:a": tmp_path / "a.pth"}
+    request = TrainRequest("april_gan.visa", "visa", tmp_path / "out", weights=weights, epochs=2, limit=5)
+    for words in (f"--weights timm:a={tmp_path}/a.pth", "--epochs 2", "--limit 5"):
+        assert words in request.command
+    assert "--seed" not in request.command and "--precision" not in request.command, "what is the default"

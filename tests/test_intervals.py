@@ -172,7 +172,10 @@ def test_seeds_are_one_row_of_means_and_deviations(runs):
     for row, first, second in zip(rows, *apart, strict=True):
         values = float(first["value"]), float(second["value"])
         assert float(row["value"]) == pytest.approx(np.mean(values))
-        assert float(row["std"]) == pytest.approx(np.std(values, ddof=1), abs=1e-12)
+        if row["method"] == "good_pair":
+            assert float(row["std"]) == pytest.approx(np.std(values, ddof=1), abs=1e-12)
+        else:
+            assert row["std"] == "" and values[0] == values[1], "nothing varied: there is no deviation of 0.0"
         assert row["n_seeds"] == "2"
     pair = next(row for row in rows if (row["method"], row["level"], row["metric"]) == ("good_pair", "image", "auroc"))
     assert float(pair["std"]) > 0, "what a method of pairs says depends on the order of the images"
@@ -183,12 +186,48 @@ def test_seeds_are_told_under_the_table(runs):
     assert done.returncode == 0, done.stderr
     assert re.search(r"\d+\.\d\D*? ± \d+\.\d", done.stdout)
     assert "over 2 runs that differ in their seed" in done.stdout and "seed 0/1" in done.stdout
+    assert "What the seed varied: order: good_pair." in done.stdout
+    assert "Nothing varied, so there is no deviation: Constant, good_mean." in done.stdout
     assert r"$\pm$" in zsadbench("table", *runs, "--seeds", "--format", "latex").stdout
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "words", "deviation"),
+    [
+        ("aaa", "The same checkpoint in every run: Toy. To train one a seed", None),
+        ("abc", "What the seed varied: training: Toy.", 1.0),
+        ("aab", "What the seed varied: training (2 checkpoints in 3 runs): Toy.", pytest.approx(3**-0.5)),
+    ],
+)
+def test_a_deviation_never_stands_for_the_same_checkpoint(checkpoints, words, deviation):
+    values = {"a": 0.50, "b": 0.51, "c": 0.52}
+    records = [
+        results.Record(
+            *("toy", "mvtec", "bottle", "done"), title="Toy", image={"auroc": values[weights]}, protocol={"seed": seed},
+            setting={"scope": "category", "shots": 0, "trained_on": ["visa"], "checkpoint_sha256": weights},
+        )
+        for seed, weights in enumerate(checkpoints)
+    ]  # fmt: skip
+    ((line,),) = (table.lines for table in seeds.over_seeds(records, "dataset", {}, None))
+    assert line.values["image", "auroc"].deviation == deviation
+    assert words in quality.render(records, seeds=True)
+
+
+def test_references_and_images_that_the_seed_draws_are_told():
+    records = [
+        results.Record(
+            *("toy", "mvtec", "bottle", "done"), title="Toy", image={"auroc": 1.0}, protocol={"seed": seed, "limit": 8},
+            setting={"scope": "image", "shots": 1, "trained_on": [], "checkpoint_sha256": ""},
+        )
+        for seed in range(2)
+    ]  # fmt: skip
+    text = quality.render(records, seeds=True)
+    assert "What the seed varied: images of --limit and references: Toy." in text and "100.0 ± 0.0" in text
 
 
 def test_runs_of_several_seeds_are_refused_without_being_asked_for(runs):
     done = zsadbench("table", *runs)
-    assert done.returncode == 1 and "saw different images" in done.stderr
+    assert done.returncode == 1 and "seed is 0 and 1" in done.stderr and "table ... --seeds" in done.stderr
 
 
 def test_one_seed_has_no_deviation(runs):

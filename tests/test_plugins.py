@@ -3,13 +3,18 @@
 import subprocess
 import sys
 import textwrap
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+from test_cli import zsadbench
 
 from zsadbench import datasets, methods
 from zsadbench.errors import MissingDependency, PluginError, UnknownName, UsageError
 from zsadbench.support import plugins
+from zsadbench.training import cross_dataset
+
+ROOT = Path(__file__).parents[1]
 
 METHOD = '''
 """A third party's method."""
@@ -60,6 +65,54 @@ def test_a_file_in_a_users_folder_is_listed_and_created_without_being_registered
 def test_a_folder_without_plugins_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="methods/"):
         plugins.add_folder(tmp_path)
+
+
+@pytest.mark.parametrize("shape", ["constant.py", "constant/__init__.py"])
+def test_an_own_copy_of_a_shipped_method_is_refused_by_every_command(user_folder, shape):
+    path = user_folder / "methods" / shape
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(METHOD)
+    for command in (["list", "methods"], ["run", "--methods", "winclip"], ["profile", "--methods", "winclip"]):
+        done = zsadbench(*command, "--plugins", user_folder)
+        assert done.returncode == 2 and "several methods are called 'constant'" in done.stderr, done.stderr
+        assert str(path) in done.stderr and str(ROOT / "methods" / "constant.py") in done.stderr
+    assert methods.lookup("constant")[2] is not None, "what ships works without that folder"
+
+
+def test_two_plugins_of_one_name_are_refused_as_file_and_folder_and_in_two_folders(user_folder, tmp_path):
+    (user_folder / "methods" / "user_twin").mkdir()
+    for name in ("user_twin.py", "user_twin/__init__.py"):
+        (user_folder / "methods" / name).write_text(METHOD)
+    with pytest.raises(UsageError, match=r"user_twin/__init__\.py and .*user_twin\.py"):
+        plugins.add_folder(user_folder)
+    (user_folder / "methods" / "user_twin.py").unlink()
+    plugins.add_folder(user_folder)
+    plugins.add_folder(user_folder)  # twice the same is once
+    other = tmp_path / "other"
+    (other / "methods").mkdir(parents=True)
+    (other / "methods" / "user_twin.py").write_text(METHOD)
+    with pytest.raises(UsageError, match="several methods are called 'user_twin'"):
+        plugins.add_folder(other)
+
+
+def test_an_entry_point_with_the_name_of_a_shipped_method_is_a_problem_and_hurts_no_other(monkeypatch):
+    point = EntryPoint("constant", "third_party.constant", "zsadbench.methods")
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == point.group else [])
+    plugins._sources_in.cache_clear()
+    listing = {item.name: item for item in methods.available()}
+    assert "entry point third_party.constant" in listing["constant"].problem and listing["winclip"].card is not None
+    with pytest.raises(PluginError, match=r"called 'constant': .*constant\.py and entry point third"):
+        methods.lookup("constant")
+    assert "constant" not in cross_dataset.everything()
+    assert "--methods all leaves out constant: several methods" in cross_dataset.left_out()[0]
+    plugins._sources_in.cache_clear()
+
+
+def test_a_folder_of_another_package_beside_an_installed_one_holds_no_plugins(tmp_path):
+    for folder in ("zsadbench/datasets", "datasets"):
+        (tmp_path / folder).mkdir(parents=True)
+    found = plugins.folders(str(tmp_path / "zsadbench" / "datasets.py"))
+    assert found == [str(tmp_path / "zsadbench" / "datasets")], "datasets/ is Hugging Face's package"
 
 
 def test_unknown_names_get_close_matches():

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from zsadbench.running import runner
 from zsadbench.running.plan import make_plan
 from zsadbench.running.request import Request
 from zsadbench.support import files
+from zsadbench.tables import quality
 
 
 class Silent:
@@ -316,3 +318,16 @@ def test_a_method_that_waits_for_the_whole_category_lets_every_image_be_decoded_
     protocol = Protocol(batch_size=2)  # more chunks than a store keeps images of
     run(mvtec_tree, tmp_path, ["musc"], encoder="tiny", protocol=protocol, categories=("bottle",))
     assert len(decoded) == len(set(decoded)) == 13
+
+
+def test_few_shot_methods_on_a_set_without_train_images_are_not_possible_and_not_failed(mvtec_tree, tmp_path):
+    """Whichever method wants references: the run goes on, succeeds, and the table says why the row has no numbers."""
+    root = tmp_path / "data"
+    shutil.copytree(mvtec_tree / "mvtec", root / "mvtec", ignore=shutil.ignore_patterns("train", "grid"))
+    request = {"encoder": "tiny", "categories": ["bottle"]}
+    summary = run(root, tmp_path / "out", ["patchcore", "winclip.2shot", "constant"], **request)
+    assert summary.counts == {"not_possible": 2, "done": 1} and summary.failed == 0
+    text = quality.render(results.load_run(tmp_path / "out"))
+    assert text.count("not possible on this set") == 4, "in each row, and below the table"
+    assert "category bottle: 1 normal reference image is needed, the train split has none" in text
+    assert "category bottle: 2 normal reference images are needed, the train split has none" in text

@@ -57,6 +57,10 @@ class DatasetNotFound(DataError):
     """A dataset folder that is not where it was looked for: a wrong path, not a wrong content."""
 
 
+class NotPossible(DataError):
+    """A few-shot method without the reference images that it needs: its row reads "not possible on this set"."""
+
+
 class FetchError(ZsadError):
     """A download that failed, or an archive that is damaged or not safe to unpack."""
 

@@ -229,7 +229,10 @@ class TrainableMethod(Method):
         self.trained = module.to(self.device)
 
     def load_checkpoint(self, tensors: Mapping[str, Tensor], origin: str) -> None:
-        """Set `trained` from official or our own key names; raises WeightsError naming the keys that do not fit."""
+        """Set `trained` from official or our own key names; raises WeightsError naming the keys that do not fit.
+
+        What it was trained on is the option of that name: a dataset, or several joined by "+".
+        """
         import torch
 
         from zsadbench.encoders import weights
@@ -238,7 +241,7 @@ class TrainableMethod(Method):
             module = self.new_module()
         weights.load_into(module, {name: tensor.clone() for name, tensor in self.own_names(tensors).items()}, origin)
         self.trained = module.to(self.device)
-        self.trained_on = frozenset({self.config.trained_on})
+        self.trained_on = frozenset(self.config.trained_on.split("+"))
 
     def ready(self) -> Any:
         """Return `trained`. Raises NeedsCheckpoint that says how to get weights."""

@@ -6,12 +6,12 @@ whole category.
 
 Not reproduced: the official descriptions of each class ("dark bottle") in the prompts, which nouns replace; the k-shot
 index lists, which were never released; a scaling that the code skips where a maximum is exactly 1. Official weights are
-two files; join them into one for --checkpoint: `torch.save({**torch.load(text), **torch.load(image)}, path)`.
+two files: give --checkpoint aa_clip.visa=FILE for each, or once a folder that holds these two alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -165,12 +165,6 @@ class AaClip(TrainableMethod):
         """Draw all weights by Xavier's uniform rule (§Image side)."""
         for parameter in module.parameters():
             nn.init.xavier_uniform_(parameter, generator=generator)
-
-    def own_names(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Leave out the optimisers of official files."""
-        return {
-            name: tensor for name, tensor in tensors.items() if name.startswith(("text_adapter.", "image_adapter."))
-        }
 
     def predict(self, batch: Batch) -> Prediction:
         """Score all N images of a category: scores [N] and maps [N, g, g], in 0..1 (§Map, §Image score)."""

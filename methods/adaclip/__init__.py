@@ -164,11 +164,6 @@ class AdaClip(TrainableMethod):
         """Drop the official prefix `clip_model.`."""
         return {name.removeprefix(CHECKPOINT_PREFIX): tensor for name, tensor in tensors.items()}
 
-    def load_checkpoint(self, tensors: Mapping[str, Tensor], origin: str) -> None:
-        """Load weights that may have been trained on several datasets. Raises WeightsError."""
-        super().load_checkpoint(tensors, origin)
-        self.trained_on = frozenset(self.config.trained_on.split("+"))
-
     def predict(self, batch: Batch) -> Prediction:
         """Score B images: scores [B] and maps [B, S, S], all in 0..1 (§Map, §Image score)."""
         encoded = self.encode(batch, [batch.category] * len(batch))

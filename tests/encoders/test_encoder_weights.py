@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import pickle
 import random
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -19,6 +22,7 @@ from zsadbench.errors import UnknownName, UsageError, WeightsError
 from zsadbench.support import files
 
 SPEC = "open_clip:ViT-B-32/openai"
+OPTIMISER = {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]}
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b.c": torch.ones(4, dtype=torch.float16)}
 
 
@@ -34,13 +38,47 @@ def same(found):
         lambda tensors: {"epoch": 3, "state_dict": tensors, "optimizer": {"lr": 0.1}},
         lambda tensors: {"model": tensors, "epoch": 3},
         lambda tensors: {"state_dict": {f"module.{name}": tensor for name, tensor in tensors.items()}},
+        lambda tensors: {f"module.{name}": tensor for name, tensor in tensors.items()},
+        lambda tensors: {"model": {"state_dict": tensors}, "optimizer": OPTIMISER},
+        lambda tensors: {"model_state_dict": tensors, "optimizer_state_dict": OPTIMISER, "loss": torch.ones(1)},
+        lambda tensors: {**tensors, "optimizer": OPTIMISER},
     ],
-    ids=["plain", "state_dict", "model", "module"],
+    ids=["plain", "state_dict", "model", "module", "bare module", "both", "tutorial", "beside"],
 )
-def test_pytorch_checkpoints_are_unwrapped(suffix, wrap, tmp_path):
+@pytest.mark.parametrize("read", [weight_files.read, weight_files.read_checkpoint])
+def test_pytorch_checkpoints_are_unwrapped_alike_for_encoders_and_trained_methods(read, suffix, wrap, tmp_path):
     path = tmp_path / f"weights{suffix}"
     torch.save(wrap(TENSORS), path)
-    assert same(weight_files.read(path))
+    assert same(read(path))
+
+
+def test_parts_of_a_checkpoint_are_unwrapped_each_and_joined(tmp_path):
+    for part in ("text", "image"):
+        tensors = {f"module.{name}": tensor for name, tensor in TENSORS.items()}
+        content = {"epoch": 5, f"{part}_adapter": tensors, f"{part}_optimizer": OPTIMISER, "note": "hello"}
+        torch.save(content, tmp_path / f"{part}.pth")
+    found = weight_files.read_checkpoint(tmp_path / "text.pth", tmp_path / "image.pth")
+    assert found.keys() == {f"{part}_adapter.{name}" for part in ("text", "image") for name in TENSORS}
+    with pytest.raises(
+        WeightsError, match=r"text\.pth and .*text\.pth hold text_adapter\.a, text_adapter\.b\.c more than"
+    ):
+        weight_files.read_checkpoint(tmp_path / "text.pth", tmp_path / "text.pth")
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (np.float64(0.9), r"numpy\._core\.multiarray\.scalar"),
+        (argparse.Namespace(lr=1), r"argparse\.Namespace"),
+        (Path("weights"), r"pathlib\.\w*PosixPath"),
+    ],
+)
+@pytest.mark.parametrize("read", [weight_files.read, weight_files.read_checkpoint])
+def test_a_refused_pickle_names_the_object_that_it_holds_in_plain_text(read, value, name, tmp_path):
+    torch.save({**TENSORS, "extra": value}, tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match=f"it holds .*{name}.*nothing was run.*torch.save") as caught:
+        read(tmp_path / "weights.pth")
+    assert "\x1b" not in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_safetensors_are_read_and_digested(tmp_path):

@@ -257,8 +257,8 @@ def test_the_recipe_is_the_published_one() -> None:
     assert methods.configure("aa_clip.visa_epoch15")[2].recipe.stages[1].epochs == 15
 
 
-def test_official_files_joined_are_read(encoder: encoders.base.Encoder, tmp_path: Path) -> None:
-    method, path = make(encoder), tmp_path / "joined.pth"
+def test_the_two_official_files_are_read_together(encoder: encoders.base.Encoder, tmp_path: Path) -> None:
+    method = make(encoder)
     tensors = method.trained.state_dict()
     text = {key.removeprefix("text_adapter."): value for key, value in tensors.items() if key.startswith("text")}
     image = {key.removeprefix("image_adapter."): value for key, value in tensors.items() if key.startswith("image")}
@@ -268,11 +268,12 @@ def test_official_files_joined_are_read(encoder: encoders.base.Encoder, tmp_path
         + [f"seg_proj.{i}.fc.weight" for i in range(4)]
         + ["det_proj.fc.weight"]
     )
-    optimiser = {"state": {0: {"exp_avg": torch.zeros(2)}}}
-    files = {"epoch": 5, "text_adapter": text, "text_optimizer": optimiser, "image_adapter": image}
-    torch.save({**files, "image_optimizer": optimiser}, path)
+    optimiser = {"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 1e-5}]}
+    paths = tmp_path / "text_adapter.pth", tmp_path / "image_adapter_20.pth"
+    torch.save({"epoch": 5, "text_adapter": text, "text_optimizer": optimiser}, paths[0])
+    torch.save({"epoch": 20, "image_adapter": image, "image_optimizer": optimiser}, paths[1])
     loaded = methods.create("aa_clip", encoder=encoder)
-    loaded.load_checkpoint(read_checkpoint(path), str(path))
+    loaded.load_checkpoint(read_checkpoint(*paths), "both")
     assert loaded.trained_on == {"visa"}
     assert all(torch.equal(value, tensors[key]) for key, value in loaded.trained.state_dict().items())
 

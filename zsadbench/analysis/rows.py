@@ -62,6 +62,7 @@ class Line:
     done: frozenset[str] = frozenset()  # categories that have results
     total: int = 1  # categories that the dataset has
     values: Mapping[Column, Value] = field(default_factory=dict)
+    varied: tuple[str, ...] | None = None  # what --seeds found that the seed drew anew in each run; None: other tables
 
     @property
     def setting(self) -> str:
@@ -118,20 +119,25 @@ def check_protocols(records: Iterable[Record]) -> None:
     samples: dict[tuple[str, str], Record] = {}
     for record in done:
         first, same = done[0], samples.setdefault((record.dataset, record.category), record)
-        if same.data.get("sha256") != record.data.get("sha256"):
-            raise RecordError(
-                f"{_cell(same)} and {_cell(record)} saw different images (data.sha256 differs); "
-                "run one of them again on the other's copy of the dataset."
-            )
         fields = sorted({*first.protocol, *record.protocol} - FREE_FIELDS)
         different = [name for name in fields if first.protocol.get(name) != record.protocol.get(name)]
         if different:
             told = "; ".join(
                 f"{name} is {first.protocol.get(name)!r} and {record.protocol.get(name)!r}" for name in different
             )
+            advice = "Print the runs apart, or run one of them again with the other's protocol."
+            if different == ["seed"]:
+                advice = (
+                    "Add --seeds (`zsadbench table ... --seeds`) for means and deviations, or print the runs apart."
+                )
             raise RecordError(
                 f"results of two protocols must not share a table. {_cell(first)} and {_cell(record)} differ: {told}. "
-                "Print the runs apart, or run one of them again with the other's protocol."
+                f"{advice}"
+            )
+        if same.data.get("sha256") != record.data.get("sha256"):
+            raise RecordError(
+                f"{_cell(same)} and {_cell(record)} saw different images (data.sha256 differs); "
+                "run one of them again on the other's copy of the dataset."
             )
 
 

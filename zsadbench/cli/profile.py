@@ -65,6 +65,7 @@ def profile(
     from zsadbench.profiling import measure
     from zsadbench.protocol import Protocol
     from zsadbench.records import efficiency
+    from zsadbench.running import plan
     from zsadbench.running.request import Request
     from zsadbench.tables import efficiency as efficiency_table
 
@@ -90,6 +91,8 @@ def profile(
         epoch_images=epoch_images,
         plugin_folders=tuple(plugins or ()),
     )
+    for problem in plan.unread_methods(request):
+        say(f"PROBLEM: {problem}")
     records = []
     for record in measure.profile(request, options):
         records.append(record)

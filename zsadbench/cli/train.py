@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,7 +72,8 @@ def train(
     )
     with console_training(quiet) as progress:
         loop.train(request, progress)
-    say(f"Checkpoint: {out}. Use it: zsadbench run --checkpoint {method}={out}")
+    use = shlex.join(["zsadbench", "run", "--methods", method, "--checkpoint", f"{method}={out}"])
+    say(f"Checkpoint: {out}. Use it: {use}")
 
 
 def train_missing(plan: Plan, request: Request, quiet: bool) -> Plan:

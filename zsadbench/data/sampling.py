@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from zsadbench.datasets import Dataset, Sample
-from zsadbench.errors import DataError
+from zsadbench.errors import NotPossible
 from zsadbench.protocol import Protocol
 
 
@@ -58,13 +58,14 @@ def _spread(samples: Sequence[Sample], label: int, count: int, rng: np.random.Ge
 def references(dataset: Dataset, category: str, shots: int, seed: int) -> tuple[Sample, ...]:
     """Draw the normal reference images of a few-shot method from the train split, without replacement.
 
-    Raises DataError when the split has fewer.
+    Raises NotPossible when the split has fewer.
     """
     normal = [sample for sample in dataset.samples(category, "train") if sample.label == 0]
     if len(normal) < shots:
-        raise DataError(
-            f"dataset {dataset.name}, category {category}: {shots} normal reference images are needed, the train split "
-            f"has {len(normal)}. Use fewer shots or complete the train split."
+        needed = f"{shots} normal reference image{'s are' if shots > 1 else ' is'} needed"
+        there = (
+            f"{len(normal)}; use fewer shots, or add some" if normal else "none, as some data sets have no train split"
         )
+        raise NotPossible(f"dataset {dataset.name}, category {category}: {needed}, the train split has {there}.")
     drawn = generator(seed, dataset.name, category, "references").permutation(len(normal))[:shots]
     return tuple(normal[i] for i in drawn)

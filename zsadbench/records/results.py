@@ -33,7 +33,7 @@ FORMAT = 2  # of the record; raised when a field changes its meaning
 READABLE = (1, FORMAT)  # 1 has no `code` and no `files`: its numbers are as good, but its cells run again
 SCORES, PIXELS, MAPS = ".csv", ".pixels.npz", ".maps.npz"  # suffixes of the files beside a record
 FAILED = "failed"  # the folder of newer attempts, beside the records
-Status = Literal["done", "failed", "needs_checkpoint", "refused"]
+Status = Literal["done", "failed", "needs_checkpoint", "not_possible", "refused"]
 
 
 @dataclass(frozen=True)

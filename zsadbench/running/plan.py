@@ -174,6 +174,7 @@ def plan_cells(
     ]
     told += [Finding("checkpoint", note, False) for note in shelf.notes]
     told += [Finding("finished cells", note, False) for note in resume.notes(standings, request)]
+    told += [Finding("method", problem, True) for problem in unread_methods(request)]
     return Plan(tuple(tuple(group) for group in groups.values()), tuple(done), tuple(sets), tuple(told))
 
 
@@ -194,6 +195,11 @@ def resolve_methods(request: Request) -> dict[str, tuple[type[Method], Any]]:
         found = {full: chosen for target in names_ for full, chosen in _suited(names, target, request).items()}
     given.check(request, [(full, *chosen) for full, chosen in found.items()], ())
     return found
+
+
+def unread_methods(request: Request) -> list[str]:
+    """Say which methods a request leaves out that names them all, because they cannot be read."""
+    return cross_dataset.left_out() if "all" in request.methods else []
 
 
 def _suited(names: Sequence[str], target: str, request: Request) -> dict[str, tuple[type[Method], Any]]:

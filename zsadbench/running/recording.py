@@ -6,7 +6,7 @@ import json
 import time
 
 from zsadbench import methods
-from zsadbench.errors import NeedsCheckpoint, RecordError, ZsadError
+from zsadbench.errors import NeedsCheckpoint, NotPossible, RecordError, ZsadError
 from zsadbench.methods import Method, TrainableMethod
 from zsadbench.records.results import Record
 from zsadbench.running.evaluation import Evaluation
@@ -62,7 +62,7 @@ def done(cell: Cell, method: Method, outcome: Evaluation, request: Request) -> R
 
 def failure(cell: Cell, problem: ZsadError) -> Record:
     """Return the record of a cell that has no numbers, with the sentence that says why."""
-    kinds = {NeedsCheckpoint: "needs_checkpoint", Refused: "refused"}
+    kinds = {NeedsCheckpoint: "needs_checkpoint", NotPossible: "not_possible", Refused: "refused"}
     return Record(
         method=cell.planned.name,
         dataset=cell.dataset.name,

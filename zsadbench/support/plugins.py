@@ -2,8 +2,8 @@
 
 A plugin is a Python file `NAME.py`, or a folder `NAME/` with an `__init__.py`, in a folder of a contract module
 (`zsadbench.methods`, `zsadbench.datasets`), or a module that an installed package names in the entry-point group of the
-same name. Listing reads names and literal cards from the
-source and imports nothing, so that it stays fast and one broken plugin hurts no other.
+same name. Two plugins of one name are an error, whichever Python would import. Listing reads names and literal cards
+from the source and imports nothing, so that it stays fast and one broken plugin hurts no other.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -24,19 +24,20 @@ from zsadbench.errors import MissingDependency, PluginError, UnknownName, UsageE
 from zsadbench.support import places, process
 
 Plugin = TypeVar("Plugin")
+Source = Path | EntryPoint  # a plugin's file, its folder's __init__.py, or what an installed package registers
 
 _registered: dict[str, type] = {}  # module name -> its plugin class; filled by @register alone
 
 
 def folders(contract_file: str) -> list[str]:
-    """Return the `__path__` of a contract module: the plugin folders that exist, wheel first, then checkout.
+    """Return the `__path__` of a contract module: the one folder where the plugins lie that come with the package.
 
-    `contract_file` is the module's `__file__`; for `zsadbench/methods.py` the folders are `zsadbench/methods/`
-    (where a wheel puts the plugins) and `methods/` beside the package (a checkout).
+    `contract_file` is the module's `__file__`; for `zsadbench/methods.py` that is `zsadbench/methods/`, where a wheel
+    puts them, or in a checkout `methods/` beside the package. Beside an installed package lie those of others.
     """
     module = Path(contract_file).resolve()
     candidates = [module.with_suffix(""), module.parent.parent / module.stem]
-    return [str(folder) for folder in candidates if folder.is_dir()]
+    return [str(folder) for folder in candidates if folder.is_dir()][:1]
 
 
 def added_folders() -> tuple[Path, ...]:
@@ -50,7 +51,7 @@ def added_folders() -> tuple[Path, ...]:
 def add_folder(folder: Path) -> None:
     """Make the plugins of a user's folder available: its `methods/NAME.py`, `methods/NAME/` and likewise `datasets/`.
 
-    Raises UsageError when the folder has neither sub-folder.
+    Raises UsageError when the folder has neither sub-folder, or a name that another plugin has.
     """
     found = False
     for kind in ("methods", "datasets"):
@@ -60,26 +61,32 @@ def add_folder(folder: Path) -> None:
             path = importlib.import_module(f"zsadbench.{kind}").__path__
             if str(sub) not in path:
                 path.append(str(sub))
+                _refuse_clashes(f"zsadbench.{kind}", sub)
     if not found:
         raise UsageError(
             f"--plugins {folder}: got a folder without plugins; expected {folder}/methods/*.py or datasets/*.py there."
         )
 
 
+def _refuse_clashes(package: str, folder: Path) -> None:
+    """Raise UsageError, and forget the folder again, if a plugin in it has the name of another one."""
+    for name, found in _sources(package).items():
+        if len(found) > 1 and any(isinstance(source, Path) and source.is_relative_to(folder) for source in found):
+            told = _clash(package, name)
+            importlib.import_module(package).__path__.remove(str(folder))
+            raise UsageError(f"--plugins {folder.parent}: {told}")
+
+
 def names(package: str) -> list[str]:
     """Return the sorted names of every plugin of a contract module, without importing any."""
-    return sorted(set(_files(package)) | set(_entry_points(package)))
+    return sorted(_sources(package))
 
 
 def load(package: str, name: str) -> ModuleType:
     """Import one plugin module. Raises UnknownName, MissingDependency or PluginError, naming the file."""
-    if name in _files(package):
-        module_name, origin = f"{package}.{name}", str(_files(package)[name])
-    elif name in _entry_points(package):
-        module_name = _entry_points(package)[name].module
-        origin = f"entry point {_entry_points(package)[name].value}"
-    else:
-        raise UnknownName(package.rpartition(".")[2].removesuffix("s"), name, names(package))
+    source = _source(package, name)
+    module_name = source.module if isinstance(source, EntryPoint) else f"{package}.{name}"
+    origin = _told(source)
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -126,11 +133,9 @@ def register(plugin: type, required: tuple[str, ...]) -> None:
 
 def source_file(package: str, name: str) -> Path:
     """Return a plugin's file or its folder's `__init__.py`, importing nothing. Raises UnknownName or PluginError."""
-    if name in _files(package):
-        return _files(package)[name]
-    if name not in _entry_points(package):
-        raise UnknownName(package.rpartition(".")[2].removesuffix("s"), name, names(package))
-    entry = _entry_points(package)[name]
+    entry = _source(package, name)
+    if isinstance(entry, Path):
+        return entry
     try:
         spec = importlib.util.find_spec(entry.module)
     except ImportError as error:
@@ -209,9 +214,30 @@ def _name_of(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
 
 
-def _files(package: str) -> dict[str, Path]:
-    """Map plugin name to file, listing the folders again only when one was added or has changed."""
-    return _files_in(tuple((folder, _changed(folder)) for folder in importlib.import_module(package).__path__))
+def _source(package: str, name: str) -> Source:
+    """Return where the one plugin of a name comes from. Raises UnknownName, or PluginError where there are several."""
+    found = _sources(package).get(name, ())
+    if not found:
+        raise UnknownName(package.rpartition(".")[2].removesuffix("s"), name, names(package))
+    if len(found) > 1:
+        raise PluginError(_clash(package, name))
+    return found[0]
+
+
+def _clash(package: str, name: str) -> str:
+    kind = package.rpartition(".")[2].removesuffix("s")
+    told = " and ".join(map(_told, _sources(package)[name]))
+    return f"several {kind}s are called {name!r}: {told}. Rename all but one, so that a name says what runs."
+
+
+def _told(source: Source) -> str:
+    return f"entry point {source.value}" if isinstance(source, EntryPoint) else str(source)
+
+
+def _sources(package: str) -> dict[str, tuple[Source, ...]]:
+    """Map each plugin name to all that have it, looking again only when a folder was added or has changed."""
+    folders_ = tuple((folder, _changed(folder)) for folder in importlib.import_module(package).__path__)
+    return _sources_in(package, folders_, tuple(sys.path))
 
 
 def _changed(folder: str) -> int:
@@ -221,24 +247,16 @@ def _changed(folder: str) -> int:
         return 0
 
 
-@lru_cache(maxsize=8)
-def _files_in(folders: tuple[tuple[str, int], ...]) -> dict[str, Path]:
-    """Map plugin name to file; the first folder wins, as in Python's own import."""
-    found: dict[str, Path] = {}
+@lru_cache(maxsize=8)  # by sys.path too: a package that is installed during the process (tests do) is seen
+def _sources_in(
+    package: str, folders: tuple[tuple[str, int], ...], search_path: tuple[str, ...]
+) -> dict[str, tuple[Source, ...]]:
+    found: dict[str, tuple[Source, ...]] = {}
     for folder, _ in folders:
-        for path in sorted(Path(folder).glob("*/__init__.py")):  # a folder wins over a file, as in Python's own import
-            found.setdefault(path.parent.name, path)
-        for path in sorted(Path(folder).glob("*.py")):
-            if not path.stem.startswith("_"):
-                found.setdefault(path.stem, path)
+        inits = {path.parent.name: path for path in sorted(Path(folder).glob("*/__init__.py"))}
+        files = {path.stem: path for path in sorted(Path(folder).glob("*.py")) if not path.stem.startswith("_")}
+        for name, path in (*inits.items(), *files.items()):
+            found[name] = (*found.get(name, ()), path)
+    for point in dict.fromkeys(entry_points(group=package)):
+        found[point.name] = (*found.get(point.name, ()), point)
     return found
-
-
-@cache
-def _entry_points_for(package: str, search_path: tuple[str, ...]) -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=package)}
-
-
-def _entry_points(package: str) -> dict[str, EntryPoint]:
-    # Keyed by sys.path: a package installed during the process (tests do) is seen, and repeated look-ups stay free.
-    return _entry_points_for(package, tuple(sys.path))

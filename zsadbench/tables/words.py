@@ -12,7 +12,12 @@ from zsadbench.records.results import Record
 from zsadbench.tables import data_notes
 from zsadbench.tables.sheet import DAGGER, DASH, DOUBLE_DAGGER
 
-STATUSES = {"needs_checkpoint": "needs a checkpoint", "refused": "refused", "failed": "failed"}
+STATUSES = {
+    "needs_checkpoint": "needs a checkpoint",
+    "not_possible": "not possible on this set",
+    "refused": "refused",
+    "failed": "failed",
+}
 PROTOCOL_FIELDS = ("eval_size", "native_masks", "mask_rule", "aupro_limit", "order", "seed")  # shown under every table
 
 
@@ -103,6 +108,27 @@ def _seeds(lines: Sequence[Line]) -> Iterator[str]:
         fewer = [f"{title} {count}" for title, count in counts.items() if count < most]
         text = f"Means ± sample standard deviations (n - 1) over {most} runs that differ in their seed"
         yield f"{text}; fewer runs: {', '.join(fewer)}." if fewer else f"{text}."
+        yield from _varied(lines)
+
+
+def _varied(lines: Sequence[Line]) -> Iterator[str]:
+    """Say what the seed drew anew, and for which rows it drew nothing."""
+    told: dict[str, dict[str, None]] = {}
+    for line in lines:
+        if line.varied is not None:
+            told.setdefault(" and ".join(line.varied), {})[line.name.title] = None
+    drawn = [f"{what}: {', '.join(titles)}" for what, titles in told.items() if what]
+    if drawn:
+        yield f"What the seed varied: {'; '.join(drawn)}."
+    same = {line.name.title: line.trained_on for line in lines if line.varied == ()}
+    trained = [title for title, trained_on in same.items() if trained_on]
+    if same:
+        yield f"Nothing varied, so there is no deviation: {', '.join(same)}."
+    if trained:
+        yield (
+            f"The same checkpoint in every run: {', '.join(trained)}. To train one a seed, give each run its own "
+            "folder with --checkpoints."
+        )
 
 
 def _protocol(done: Sequence[Record]) -> Iterator[str]:

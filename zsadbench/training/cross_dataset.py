@@ -81,6 +81,11 @@ def everything() -> list[str]:
     return names
 
 
+def left_out() -> list[str]:
+    """Say which methods "all" leaves out, because they cannot be read."""
+    return [f"--methods all leaves out {one.name}: {one.problem}" for one in methods.available() if one.card is None]
+
+
 @cache
 def _rule() -> dict[str, str]:
     return dict(json.loads(RULE.read_text(encoding="utf-8")))

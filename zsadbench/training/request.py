@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from typing import Any, Literal
 from zsadbench import methods
 from zsadbench.errors import UsageError
 from zsadbench.methods import TrainableMethod, TrainRecipe
-from zsadbench.support import preset_names
+from zsadbench.support import plugins, preset_names
 from zsadbench.training import cross_dataset
 
 
@@ -34,13 +34,24 @@ class TrainRequest:
 
     @property
     def command(self) -> str:
-        """Return the shell command that does the same."""
-        words = ["zsadbench", "train", "--method", self.method, "--dataset", self.dataset]
-        words += ["--data-root", str(self.data_root)] if self.data_root is not None else []
-        words += ["--encoder", self.encoder] if self.encoder is not None else []
+        """Return the shell command that does the same, on whichever device there is."""
         stem = self.method.partition(".")[0]
-        words += [part for name, value in self.changes.items() for part in ("--set", f"{stem}.{name}={value}")]
-        return shlex.join([*words, "--out", str(self.out)])
+        given: dict[str, Iterable[object]] = {
+            "--method": [self.method],
+            "--dataset": [self.dataset],
+            "--data-root": [self.data_root],
+            "--encoder": [self.encoder],
+            "--weights": [f"{spec}={path}" for spec, path in self.weights.items()],
+            "--set": [f"{stem}.{name}={value}" for name, value in self.changes.items()],
+            "--precision": [self.precision if self.precision != TrainRequest.precision else None],
+            "--seed": [self.seed or None],
+            "--epochs": [self.epochs],
+            "--limit": [self.limit],
+            "--plugins": plugins.added_folders(),
+            "--out": [self.out],
+        }
+        words = [str(word) for name, values in given.items() for v in values if v is not None for word in (name, v)]
+        return shlex.join(["zsadbench", "train", *words])
 
 
 def configure(request: TrainRequest, dataset: str) -> tuple[type[TrainableMethod], str, Any]:
