@@ -65,7 +65,7 @@ def tidy(plan: Plan, request: Request) -> None:
 
 def sweep(out: Path) -> None:
     """Remove files of a run folder that were never finished, because their process died."""
-    files.sweep(out, "*/*/", f"*/*/{results.FAILED}/")
+    files.sweep(out, "*/", "*/*/", f"*/*/{results.FAILED}/")
 
 
 def load_tower(tower: Tower, request: Request) -> Encoder | None:
