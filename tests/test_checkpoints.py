@@ -1,12 +1,14 @@
 """Checkpoint folders and which of them a run takes, trains, or asks for."""
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from toy_trained import write_method
-from toy_tree import write_tree
+from toy_tree import save, write_tree
 
 from zsadbench import datasets, methods
 from zsadbench.errors import RecordError, UsageError, WeightsError
@@ -15,7 +17,7 @@ from zsadbench.records import results
 from zsadbench.running import runner, trainings
 from zsadbench.running.plan import make_plan
 from zsadbench.running.request import Request
-from zsadbench.support import files, plugins
+from zsadbench.support import files, plugins, source
 from zsadbench.training import checkpoints, loop
 from zsadbench.training.request import TrainRequest
 
@@ -171,7 +173,7 @@ def test_options_that_training_ignores_do_not_keep_a_checkpoint_from_being_used(
     plan = plan_run(roots, tmp_path / "out", target, checkpoint_folder=tmp_path / "checkpoints", changes=changed)
     assert not plan.trainings and records(tmp_path / "out") == {("toy_trained.mvtec", "done")}
     other = {"toy_trained": {"width": "3"}}
-    plan_run(roots, tmp_path / "out", target, checkpoint_folder=tmp_path / "checkpoints", changes=other)
+    plan_run(roots, tmp_path / "wide", target, checkpoint_folder=tmp_path / "checkpoints", changes=other)
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2, "another width is another training"
 
 
@@ -303,3 +305,41 @@ def test_an_official_file_given_for_the_bare_name_is_the_default_presets_on_ever
     plan_run(roots, tmp_path / "out", f"folder={roots / 'other'}", checkpoints={"toy_trained": path})
     (record,) = results.load_run(tmp_path / "out")
     assert (record.method, record.status, record.setting["trained_on"]) == ("toy_trained", "done", ["visa"])
+
+
+def test_weights_of_other_code_are_trained_again_or_used_with_a_note(roots, tmp_path, monkeypatch):
+    options = {"target": f"folder={roots / 'other'}", "checkpoint_folder": tmp_path / "checkpoints"}
+    plan_run(roots, tmp_path / "first", **options)
+    (old,) = (tmp_path / "checkpoints").iterdir()
+    again = plan_run(roots, tmp_path / "again", **options)
+    assert not again.trainings and list((tmp_path / "checkpoints").iterdir()) == [old]
+    monkeypatch.setattr(source, "of_plugin", lambda plugin: "0" * 64)
+    told = plan_run(roots, tmp_path / "kept", train=False, **options)
+    assert f"toy_trained.mvtec runs with the weights in {old}, although the code of toy_trained has changed" in notes(
+        told
+    )
+    assert records(tmp_path / "kept") == {("toy_trained.mvtec", "done")}
+    request = Request(
+        ["toy_trained"], [options["target"]], tmp_path / "new", data_root=roots, checkpoint_folder=old.parent
+    )
+    planned = make_plan(request)
+    assert f"The weights in {old} are not used, because the code of toy_trained has changed since" in notes(planned)
+    assert planned.trainings["toy_trained.mvtec"].out != old
+    plan_run(roots, tmp_path / "new", **options)
+    assert len(list(old.parent.iterdir())) == 2 and records(tmp_path / "new") == {("toy_trained.mvtec", "done")}
+
+
+def test_weights_of_images_that_have_changed_are_trained_again(roots, tmp_path):
+    data = Path(shutil.copytree(roots, tmp_path / "roots"))
+    options = {"target": f"folder={data / 'other'}", "checkpoint_folder": tmp_path / "checkpoints"}
+    plan_run(data, tmp_path / "first", **options)
+    mask = next((data / "mvtec/bottle/ground_truth").rglob("*_mask.png"))
+    save(mask, np.full((64, 64), 255, np.uint8))
+    plan_run(data, tmp_path / "second", **options)
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+    first, second = (results.load_run(tmp_path / name)[0].setting["checkpoint_sha256"] for name in ("first", "second"))
+    assert first != second
+
+
+def notes(plan) -> str:
+    return "\n".join(finding.message for finding in plan.findings)

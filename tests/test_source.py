@@ -22,7 +22,7 @@ KINDS = {"results": source.RESULTS, "trainings": source.TRAININGS}
 # What code that decides numbers imports although it decides none itself: its results stand in the identity as values or
 # digests (options, samples, weights), or it only tells, writes and plans.
 NO_NUMBERS = {
-    "errors", "protocol", "recipes", "records",
+    "data.contents", "errors", "protocol", "recipes", "records",
     "running.plan", "running.progress", "running.recording", "running.request",
     "support.environment", "support.files", "support.guard", "support.meters", "support.options", "support.plugins",
     "support.preset_names", "support.source",

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from toy_trained import write_method
 from toy_tree import write_tree
 
-from zsadbench import datasets, encoders, methods
+from zsadbench import datasets, methods
+from zsadbench.encoders.transformer import TransformerEncoder
 from zsadbench.errors import DataError, RecordError, UnknownName, UsageError, WeightsError
 from zsadbench.recipes import Cosine
 from zsadbench.support import files, plugins
@@ -272,9 +273,9 @@ PLAIN = {"method": "april_gan.visa", "encoder": "tiny", "epochs": 2, "changes": 
 
 @pytest.fixture
 def passes(monkeypatch):
-    counted, original = [], encoders.base.Encoder.encode
+    counted, original = [], TransformerEncoder.encode
     monkeypatch.setattr(
-        encoders.base.Encoder,
+        TransformerEncoder,
         "encode",
         lambda self, images, request: counted.append(len(images)) or original(self, images, request),
     )

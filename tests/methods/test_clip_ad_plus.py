@@ -17,8 +17,7 @@ from zsadbench.encoders.features import FeatureRequest
 from zsadbench.encoders.weights import read_checkpoint
 from zsadbench.errors import NeedsCheckpoint, UsageError, WeightsError
 from zsadbench.methods import TrainableMethod
-from zsadbench.running import checkpoint_choice
-from zsadbench.running.checkpoint_choice import Choice
+from zsadbench.running.checkpoint_choice import Chooser
 from zsadbench.running.loading import from_tensor
 from zsadbench.running.request import Request
 from zsadbench.support import plugins
@@ -113,15 +112,11 @@ def test_sdp_needs_no_weights_and_sdp_plus_asks_for_them(
         methods.create("clip_ad.sdp_plus_mvtec", encoder=encoder, rvs="mean").predict(batch)
 
 
-def choose(name: str) -> Choice:
-    method, full, config = methods.configure(name, "tiny")
-    request = Request((), ("visa",), Path("run"))
-    return checkpoint_choice.choose(full, method, config, ("",), request, checkpoints.Shelf(None))
-
-
-def test_sdp_needs_no_checkpoint_and_sdp_plus_does() -> None:
-    assert choose("clip_ad") == Choice()
-    assert isinstance(choose("clip_ad.sdp_plus").problem, NeedsCheckpoint)
+def test_sdp_needs_no_checkpoint_and_sdp_plus_lacks_one() -> None:
+    chooser = Chooser(Request((), ("visa",), Path("run")))
+    for name, problem in (("clip_ad", type(None)), ("clip_ad.sdp_plus", NeedsCheckpoint)):
+        method, full, config = methods.configure(name, "tiny")
+        assert isinstance(chooser.choose(full, method, config, ("",)).problem, problem)
 
 
 @pytest.mark.parametrize(

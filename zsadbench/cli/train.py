@@ -83,6 +83,9 @@ def train_missing(plan: Plan, request: Request, quiet: bool) -> Plan:
     from zsadbench.cli.progress import console_training
     from zsadbench.running import trainings
 
+    for finding in plan.findings:
+        if finding.kind == "checkpoint":
+            say(f"Note: {finding.message}")
     for name, one in plan.trainings.items():
         say(f"{name}: no checkpoint in {request.checkpoint_folder} suits; will first train it on {one.dataset}")
     say("Trainings go on after an interruption; --no-train leaves them out.")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +12,7 @@ from zsadbench.errors import NeedsCheckpoint, UsageError, ZsadError
 from zsadbench.methods import Method, TrainableMethod
 from zsadbench.support import files, plugins
 from zsadbench.training import checkpoints, cross_dataset
+from zsadbench.training.job import code_of, data_of, training_samples
 from zsadbench.training.request import TrainRequest
 
 if TYPE_CHECKING:
@@ -54,40 +55,105 @@ def preset(name: str, target: str, request: Request) -> str:
     return suited if len(alike) == 1 and folder is not None else trained
 
 
-def choose(
-    name: str,
-    method: type[TrainableMethod],
-    config: Any,
-    weights: Sequence[str],
-    request: Request,
-    shelf: checkpoints.Shelf,
-) -> Choice:
-    """Choose the weights of a method under its full name and final options.
+class Chooser:
+    """Chooses the weights of the trained methods of a plan; cards and training images are read once."""
 
-    weights: sha256 of the encoders'; shelf: our own checkpoints, where one is looked for. Raises UsageError for a given
-    folder of another kind, and WeightsError for a damaged one.
-    """
-    if not is_trained(method, config):
-        return Choice()
-    wanted = checkpoints.subject(name, method, asdict(config), weights)
-    given = request.checkpoint(request.checkpoint_name(method, name))
-    if given:
-        folder = checkpoints.folder_of_ours(given)
-        if folder is None:
-            return Choice(checkpoints.weight_files(given), differs="its trained weights are a file of unknown origin")
-        return _given(name, method, config, folder, wanted)
-    found = shelf.find(method, wanted, request.protocol.seed)
-    if found is not None:
-        return _ours(*found)
-    training = _training(name, method, config, files.fingerprint(wanted)[:8], request)
-    possible = shelf.root is not None and request.train and _is_there(training)
-    where = f"no checkpoint in {shelf.root} suits" if shelf.root is not None else "got none"
-    one = config.trained_on.partition(".")[0] in plugins.names("zsadbench.datasets")  # not two joined by a plus sign
-    advice = f"Train them with `{training.command}`, or give" if one else "Give"
-    problem = NeedsCheckpoint(
-        f"{name} needs trained weights; {where}. {advice} an official checkpoint with --checkpoint {name}=PATH."
-    )
-    return Choice(problem=problem, training=training if possible else None)
+    def __init__(self, request: Request) -> None:
+        """Look below the request's checkpoint folder when first asked."""
+        self._request, self._shelf = request, checkpoints.Shelf(request.checkpoint_folder)
+        self._data: dict[tuple[Any, ...], dict[str, Any] | None] = {}
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the choices so far."""
+        return self._shelf.notes
+
+    def choose(self, name: str, method: type[TrainableMethod], config: Any, weights: Sequence[str]) -> Choice:
+        """Choose the weights of a method under its full name and final options.
+
+        weights: sha256 of the encoders'. Raises UsageError for a given folder of another kind, and WeightsError for a
+        damaged one.
+        """
+        if not is_trained(method, config):
+            return Choice()
+        wanted = checkpoints.subject(name, method, asdict(config), weights)
+        given = self._request.checkpoint(self._request.checkpoint_name(method, name))
+        if given:
+            folder = checkpoints.folder_of_ours(given)
+            if folder is None:
+                unknown = "its trained weights are a file of unknown origin"
+                return Choice(checkpoints.weight_files(given), differs=unknown)
+            return _given(name, method, config, folder, wanted)
+        return self._own(name, method, config, wanted)
+
+    def _own(self, name: str, method: type[TrainableMethod], config: Any, wanted: Mapping[str, Any]) -> Choice:
+        """Choose the checkpoint that a training would give now, or that training.
+
+        One that other code made, or other images, is used only where it cannot be made anew here, and a note says so.
+        """
+        training, root = _training(name, method, config, self._request), self._shelf.root
+        outdated: list[tuple[Path, checkpoints.Card, str]] = []
+        for folder, card in self._shelf.fitting(method, wanted, self._request.protocol.seed):
+            reason = "" if checkpoints.is_shipped(folder) else self._outdated(card, method, training, config)
+            if not reason:
+                return self._found(folder, card)
+            outdated.append((folder, card, reason))
+        data = self._data_of(training, config) if root is not None and self._request.train else None
+        for folder, card, reason in outdated[:1] if data is None else ():
+            self.notes.append(f"{name} runs with the weights in {folder}, although {reason}.")
+            return self._found(folder, card)
+        self.notes.extend(f"The weights in {folder} are not used, because {reason}." for folder, _, reason in outdated)
+        kind, seed = files.fingerprint({**wanted, "code": code_of(method), "data": data})[:8], training.seed
+        training = replace(training, out=training.out / (f"{name}-{kind}-seed{seed}" if seed else f"{name}-{kind}"))
+        where = f"no checkpoint in {root} suits" if root is not None else "got none"
+        one = config.trained_on.partition(".")[0] in plugins.names(
+            "zsadbench.datasets"
+        )  # not two joined by a plus sign
+        advice = f"Train them with `{training.command}`, or give" if one else "Give"
+        problem = NeedsCheckpoint(
+            f"{name} needs trained weights; {where}. {advice} an official checkpoint with --checkpoint {name}=PATH."
+        )
+        return Choice(problem=problem, training=training if data is not None else None)
+
+    def _found(self, folder: Path, card: checkpoints.Card) -> Choice:
+        seed = self._request.protocol.seed
+        if card.seed != seed:
+            self.notes.append(
+                f"{card.method} runs with weights of the training seed {card.seed}, found in {folder}; to train with "
+                f"--seed {seed}, give a folder of its own with --checkpoints."
+            )
+        return _ours(folder, card)
+
+    def _outdated(
+        self, card: checkpoints.Card, method: type[TrainableMethod], training: TrainRequest, config: Any
+    ) -> str:
+        """Say why a training would give other weights now; "" if it would not, as far as can be told here."""
+        if not card.code:
+            return "an earlier version of zsadbench trained them"
+        for part, digest in code_of(method).items():
+            if card.code.get(part) != digest:
+                owner = card.method.partition(".")[0] if part == "method" else "zsadbench"
+                return f"the code of {owner} has changed since they were trained"
+        data = self._data_of(training, config) or {}
+        if any(card.data.get(name) != data[name] for name in ("sha256", "content_sha256") if name in data):
+            return f"the images or masks of {card.trained_on[0]} have changed since they were trained"
+        return ""
+
+    def _data_of(self, training: TrainRequest, config: Any) -> dict[str, Any] | None:
+        """Return what a card would say of the images of a training: {} if they do not do, None if they are not here."""
+        groups = config.recipe.groups and [config.recipe.group_size_of(i) for i in range(len(config.recipe.stages))]
+        key = training.dataset, str(groups)
+        if key not in self._data:
+            try:
+                dataset = datasets.create(training.dataset, training.data_root)
+            except ZsadError:
+                self._data[key] = None
+                return None
+            try:
+                self._data[key] = data_of(training, dataset, training_samples(training, dataset, config.recipe))
+            except ZsadError:
+                self._data[key] = {}  # the training will say why
+        return self._data[key]
 
 
 def _given(name: str, method: type[TrainableMethod], config: Any, folder: Path, wanted: dict[str, Any]) -> Choice:
@@ -110,28 +176,18 @@ def _ours(folder: Path, card: checkpoints.Card) -> Choice:
     return Choice((folder / checkpoints.WEIGHTS,), frozenset(card.trained_on))
 
 
-def _training(name: str, method: type[TrainableMethod], config: Any, kind: str, request: Request) -> TrainRequest:
-    """Return the training that makes the weights; `kind` tells folders of different options and encoders apart."""
+def _training(name: str, method: type[TrainableMethod], config: Any, request: Request) -> TrainRequest:
+    """Return the training that makes the weights, somewhere below the checkpoint folder."""
     folders = (given for given in request.datasets if datasets.name_of(given) == config.trained_on)
-    seed = request.protocol.seed
     return TrainRequest(
         method=name,
         dataset=next(folders, config.trained_on),
-        out=(request.checkpoint_folder or FOLDER) / (f"{name}-{kind}-seed{seed}" if seed else f"{name}-{kind}"),
+        out=request.checkpoint_folder or FOLDER,
         data_root=request.data_root,
         encoder=request.encoder,
         weights={spec: request.weights[spec] for spec in encoders.specs(config) if spec in request.weights},
         changes=request.changes_of(method, name),
         device=request.device,
         precision=request.protocol.precision,
-        seed=seed,
+        seed=request.protocol.seed,
     )
-
-
-def _is_there(training: TrainRequest) -> bool:
-    """Tell whether the images of a training can be found."""
-    try:
-        datasets.create(training.dataset, training.data_root)
-    except ZsadError:
-        return False
-    return True

@@ -15,13 +15,12 @@ from zsadbench.errors import ZsadError
 from zsadbench.methods import Method, TrainableMethod
 from zsadbench.records import results
 from zsadbench.running import checkpoint_choice, given, resume, same_images, targets
-from zsadbench.running.checkpoint_choice import Choice
+from zsadbench.running.checkpoint_choice import Choice, Chooser
 from zsadbench.running.request import Request
 from zsadbench.running.resume import Parts, Standing
 from zsadbench.running.targets import Target
 from zsadbench.support import files, source
 from zsadbench.training import cross_dataset
-from zsadbench.training.checkpoints import Shelf
 from zsadbench.training.request import TrainRequest
 
 
@@ -149,9 +148,9 @@ def plan_cells(
         same_images.refuse_another(request.out, dataset)
     named = [target for dataset in sets for target in targets.of(dataset, request)]
     images = _Images(named, {_shots(method, config) for _, method, config in resolved.chosen}, request, progress)
-    identify, shelf = _Identify(request.weights), Shelf(request.checkpoint_folder)
+    identify, chooser = _Identify(request.weights), Chooser(request)
     planned = {  # last: it may download weights
-        full: _plan_method(method, full, config, request, identify, shelf, (failures or {}).get(full))
+        full: _plan_method(method, full, config, identify, chooser, (failures or {}).get(full))
         for full, method, config in resolved.chosen
     }
     own = {full: _parts(method, request) for full, method in planned.items()}
@@ -172,7 +171,7 @@ def plan_cells(
         for of in (findings.of_counts, findings.of_names)
         for finding in of(dataset, request.categories)
     ]
-    told += [Finding("checkpoint", note, False) for note in shelf.notes]
+    told += [Finding("checkpoint", note, False) for note in chooser.notes]
     told += [Finding("finished cells", note, False) for note in resume.notes(standings, request)]
     told += [Finding("method", problem, True) for problem in unread_methods(request)]
     return Plan(tuple(tuple(group) for group in groups.values()), tuple(done), tuple(sets), tuple(told))
@@ -227,9 +226,8 @@ def _plan_method(
     method: type[Method],
     full: str,
     config: Any,
-    request: Request,
     identify: _Identify,
-    shelf: Shelf,
+    chooser: Chooser,
     failure: ZsadError | None,
 ) -> PlannedMethod:
     choice = Choice()
@@ -240,7 +238,7 @@ def _plan_method(
     except ZsadError as error:
         failure = failure or error
     if issubclass(method, TrainableMethod) and failure is None:
-        choice = checkpoint_choice.choose(full, method, config, (*weights.values(),), request, shelf)
+        choice = chooser.choose(full, method, config, (*weights.values(),))
     return PlannedMethod(
         name=full,
         method=method,

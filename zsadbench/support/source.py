@@ -21,6 +21,7 @@ SHARED = (  # modules and wings that decide the numbers of records and of traini
     "components",
     "data/images.py",
     "data/masks.py",
+    "data/reading.py",
     "data/sampling.py",
     "datasets.py",
     "encoders",

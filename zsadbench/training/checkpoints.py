@@ -6,7 +6,7 @@ The card is written last: a folder with a card is a finished checkpoint.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -175,32 +175,30 @@ class Shelf:
                 self.notes.append(f"a checkpoint is left out: {error}")
         return found
 
-    def find(self, method: type[TrainableMethod], wanted: Mapping[str, Any], seed: int) -> tuple[Path, Card] | None:
-        """Return the folder and card of what was trained as wanted, on all of its data.
+    def fitting(
+        self, method: type[TrainableMethod], wanted: Mapping[str, Any], seed: int
+    ) -> Iterator[tuple[Path, Card]]:
+        """Yield folder and card of what was trained as wanted, on all of its data: of this seed, then of the least.
 
-        Of several with this seed, else with the least. A note says when it is another seed; what ships is for its own
-        seed alone, because another one can be trained.
+        What ships is for its own seed alone, because another one can be trained.
         """
-        fitting = [
-            (card.seed != seed, folder.parent == shipped(), card.seed, folder)
+        found = [
+            (card.seed != seed, is_shipped(folder), card.seed, folder)
             for folder, card in self._cards.items()
             if card.data.get("limit") is None
             and of_card(card, method) == wanted
-            and (card.seed == seed or folder.parent != shipped())
+            and (card.seed == seed or not is_shipped(folder))
         ]
-        for other, _, found, folder in sorted(fitting):
+        for *_, folder in sorted(found):
             try:
-                card = load(folder)
+                yield folder, load(folder)
             except WeightsError as error:
                 self.notes.append(f"a checkpoint is left out: {error}")
-                continue
-            if other:
-                self.notes.append(
-                    f"{card.method} runs with weights of the training seed {found}, found in {folder}; to train with "
-                    f"--seed {seed}, give a folder of its own with --checkpoints."
-                )
-            return folder, card
-        return None
+
+
+def is_shipped(folder: Path) -> bool:
+    """Tell whether a checkpoint came with zsadbench; it stands for itself, whatever code would train now."""
+    return folder.parent == shipped()
 
 
 def check(folder: Path, card: Card, method: type[TrainableMethod], wanted: Mapping[str, Any]) -> None:

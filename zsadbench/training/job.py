@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal, NamedTuple
 
@@ -39,8 +40,7 @@ def prepare(request: TrainRequest) -> Job:
     method_class, full, config = train_request.configure(request, dataset.name)
     checks.check_weights(request.weights, encoders.specs(config))
     checks.check_methods([(full, method_class, config)], request.weights)
-    recipe: TrainRecipe = config.recipe
-    samples = _normal_samples(dataset, request, recipe) if recipe.groups else _samples(dataset, request)
+    samples = training_samples(request, dataset, config.recipe)
     encoder = encoders.load_for(config, device=request.device, precision=request.precision, weights=request.weights)
     method = methods.build(method_class, full, config, encoder)
     assert isinstance(method, TrainableMethod)
@@ -50,28 +50,34 @@ def prepare(request: TrainRequest) -> Job:
         "trained_on": [dataset.name],
         "options": files.as_json(asdict(config)),
         "encoder": encoder.identity if encoder is not None else {},
-        "data": {
-            "dataset": dataset.name,
-            "split": samples[0].split,
-            "samples": len(samples),
-            "anomalous": sum(sample.label for sample in samples),
-            "sha256": dataset.samples_sha256(samples),
-            "content_sha256": contents.sha256(samples, contents.digests(dataset.root, contents.files_of(samples))),
-            "limit": request.limit,
-        },
+        "data": data_of(request, dataset, samples),
         "seed": request.seed,
-        "code": code_of(method_class, type(dataset)),
+        "code": {**code_of(method_class), "dataset": source.of_plugin(type(dataset))},
     }
     return Job(request, method, dataset, samples, facts, files.fingerprint(facts))
 
 
-def code_of(method: type[TrainableMethod], dataset: type[Dataset]) -> dict[str, str]:
+def code_of(method: type[TrainableMethod]) -> dict[str, str]:
     """Return the digests of the code that decides trained weights."""
+    return {"method": source.of_plugin(method), "zsadbench": source.of_harness(source.TRAININGS)}
+
+
+def data_of(request: TrainRequest, dataset: Dataset, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Return what a card says of the images of a training: counts, and digests of their list and of what they hold."""
     return {
-        "method": source.of_plugin(method),
-        "dataset": source.of_plugin(dataset),
-        "zsadbench": source.of_harness(source.TRAININGS),
+        "dataset": dataset.name,
+        "split": samples[0].split,
+        "samples": len(samples),
+        "anomalous": sum(sample.label for sample in samples),
+        "sha256": dataset.samples_sha256(samples),
+        "content_sha256": contents.sha256(samples, contents.digests(dataset.root, contents.files_of(samples))),
+        "limit": request.limit,
     }
+
+
+def training_samples(request: TrainRequest, dataset: Dataset, recipe: TrainRecipe) -> tuple[Sample, ...]:
+    """Return the images that a recipe trains on. Raises DataError where the dataset lacks them."""
+    return _normal_samples(dataset, request, recipe) if recipe.groups else _samples(dataset, request)
 
 
 def _samples(dataset: Dataset, request: TrainRequest) -> tuple[Sample, ...]:

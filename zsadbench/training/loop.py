@@ -23,7 +23,6 @@ from zsadbench.data.images import DECODERS
 from zsadbench.errors import PluginError, UsageError, WeightsError, ZsadError
 from zsadbench.methods import Stage
 from zsadbench.support import environment, files
-from zsadbench.support.files import make_folder
 from zsadbench.support.meters import Meter
 from zsadbench.support.spill import Spill
 from zsadbench.training import checkpoints
@@ -93,7 +92,8 @@ def train(
     job = prepare(request)
     if _is_finished(job):
         return request.out
-    make_folder(request.out)
+    files.make_folder(request.out)
+    files.sweep(request.out)
     position = run_job(job, progress, save_every=save_every, memory_budget=memory_budget)
     _finish(job, position)
     return request.out
