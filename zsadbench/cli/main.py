@@ -8,6 +8,7 @@ import signal
 import sys
 import warnings
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -89,14 +90,8 @@ class ListKind(StrEnum):
 
 def main() -> None:
     """Run the command line; exit codes: 0 fine, 1 some cells failed, 2 wrong name, path or option, 128 + a signal."""
-    said: set[str] = set()
-
-    def show_warning(message: Warning | str, *_: object) -> None:
-        if str(message) not in said:
-            said.add(str(message))
-            say(f"Note: {message}")
-
-    warnings.showwarning = show_warning
+    told = cache(say)  # each warning once
+    warnings.showwarning = lambda message, *_: told(f"Note: {message}")
     try:
         app(prog_name="zsadbench")  # the name that completion asks for, whatever started this
     except ZsadError as error:

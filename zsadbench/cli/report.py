@@ -24,4 +24,4 @@ def report(
     add_plugins(plugins)
     from zsadbench.report import content, page
 
-    show(page.write(content.collect(run, compare, data_root, not no_intervals), out))
+    show(str(page.write(content.collect(run, compare, data_root, not no_intervals), out)))

@@ -196,7 +196,7 @@ def _check(record: EfficiencyRecord, path: Path) -> None:
         *(timing.median_ms for timing in (*record.timings, *record.encoder_timings)),
         *(stage.epochs for stage in stages),
         *(stage.batch_size for stage in stages),
-        record.peak_flops,
+        *([record.peak_flops] if record.flops or record.encoder_flops else []),
     ]
     if not record.timings or (record.training and not stages) or (record.encoder_flops and not record.encoder_timings):
         raise Malformed("it holds no measurement")

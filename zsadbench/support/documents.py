@@ -87,7 +87,7 @@ def build(kind: type[T], value: Any, place: str = "") -> T:
     """
     if not isinstance(value, Mapping):
         raise _wrong(place, value, "an object")
-    dot, hints = f"{place}." if place else "", _hints(kind)
+    dot, hints = f"{place}." if place else "", _hints(cast(Any, kind))
     known = {field.name: field for field in fields(cast(Any, kind))}
     for name in value:
         if name not in known:

@@ -1,9 +1,9 @@
 """How the command's process ends: a signal is one sentence, no thread outlives the work, no worker its parent.
 
-Ctrl-C gives exit code 130, SIGTERM (of `kill`, `timeout` and batch systems) 143. Libraries lose a KeyboardInterrupt that
-falls into their imports, which take the first seconds. So a signal ends the process at once: nothing is half-written,
-because files appear whole or not at all. Only where something must be tidied up first, such as bars on a terminal, it
-is raised.
+Ctrl-C gives exit code 130, SIGTERM (of `kill`, `timeout` and batch systems) 143. Libraries lose a KeyboardInterrupt
+that falls into their imports, which take the first seconds. So a signal ends the process at once: nothing is
+half-written, because files appear whole or not at all. Only where something must be tidied up first, such as bars on a
+terminal, it is raised.
 """
 
 from __future__ import annotations
