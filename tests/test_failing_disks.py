@@ -38,7 +38,7 @@ def test_a_disk_without_inodes_is_told(tmp_path, monkeypatch):
 def test_a_file_where_a_folder_is_needed_is_a_sentence(tmp_path):
     (tmp_path / "d").write_text("")
     for write in (files.write_atomically, lambda path, _: files.locked(path.parent).__enter__()):
-        with pytest.raises(RecordError, match="could not be written: .*A file stands where a folder is needed"):
+        with pytest.raises(RecordError, match=r"could not be written: .*A file stands where a folder is needed"):
             write(tmp_path / "d" / "m" / "c.json", "x")
     with pytest.raises(RecordError):
         results.save(tmp_path, Record("m", "d", "c", "done", **PARTS))

@@ -15,11 +15,10 @@ from zsadbench.support import files
 
 RECORD = Record(
     method="winclip.4shot", dataset="mvtec", category="bottle", status="done", fingerprint="f" * 64, title="WinCLIP",
-    image={"auroc": 1 / 3, "ap": None}, pixel={"aupro": 0.1 + 0.2}, **{**PARTS, "setting": {**SETTING, "trained_on": frozenset({"b", "a"})}},
+    image={"auroc": 1 / 3, "ap": None}, pixel={"aupro": 0.1 + 0.2},
+    **{**PARTS, "setting": {**SETTING, "trained_on": frozenset({"b", "a"})}},
 )  # fmt: skip
 SCORES = [ImageScore("bottle/test/good/000.png", 0, "", 0.1), ImageScore("bottle/test/a, b/1.png", 1, "a, b", 1e-30)]
-
-
 BESIDE = {results.SCORES: results.encode_scores(SCORES)}
 
 
