@@ -46,6 +46,9 @@ RECORDS: dict[str, Edit] = {  # of a finished record with an image AUROC; each m
     "digests that are numbers": lambda record: record.update(files={".csv": 1}),
     "code that is a list": lambda record: record.update(code=[]),
     "a device that is an object": lambda record: record["environment"].update(device={}),
+    "oddities that are a list": lambda record: record["details"].update(odd=[1]),
+    "an oddity without a name": lambda record: record["details"].update(odd={"empty mask": {"count": 1}}),
+    "lost regions in words": lambda record: record["details"].update(pixel={"lost_regions": "all"}),
     "half a character": lambda record: record.update(title="\ud800"),
     "a huge number": lambda record: record["setting"].update(shots=10**400),
 }

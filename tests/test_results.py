@@ -34,7 +34,7 @@ def test_a_record_comes_back_with_full_precision(tmp_path):
     loaded = results.load(path)
     assert loaded.image == {"auroc": 1 / 3, "ap": None}
     assert loaded.pixel == {"aupro": 0.1 + 0.2}
-    assert loaded.setting == {"trained_on": ["a", "b"]}
+    assert loaded.setting == {**SETTING, "trained_on": ["a", "b"]}
     assert results.load_scores(tmp_path, loaded) == SCORES
     assert results.load_run(tmp_path) == [loaded]
 

@@ -112,10 +112,11 @@ def test_a_card_that_cannot_be_true_is_a_sentence_and_other_checkpoints_are_foun
     for name in ("bad", "good"):
         checkpoints.save(tmp_path / name, {}, CARD)
     harm(tmp_path / "bad/card.json")
-    with pytest.raises(WeightsError, match=r"bad/card\.json (is no card of a checkpoint: .+\. Delete|has format)"):
+    with pytest.raises(WeightsError, match=r"bad/card\.json is no card of a checkpoint: .+\. Delete the"):
         checkpoints.read_card(tmp_path / "bad")
     shelf = checkpoints.Shelf(tmp_path)
-    assert list(shelf._cards) == [tmp_path / "good"] and len(shelf.notes) == 1
+    found = [folder for folder in shelf._cards if folder.parent == tmp_path]  # beside those that ship
+    assert found == [tmp_path / "good"] and len(shelf.notes) == 1
 
 
 def test_records_and_checkpoints_obey_the_umask(tmp_path):
@@ -135,7 +136,9 @@ def test_a_category_called_mean_is_not_the_mean_of_all():
     found = {line.category: line.values["image", "auroc"].percent for line in table.lines}
     assert found == {"alpha": 0.0, "mean": 100.0, MEAN: 50.0}
     rows = list(csv.DictReader(io.StringIO(quality.render(records, "csv", "category", cards={}))))
-    auroc = {row["category"]: float(row["value"]) for row in rows if row["metric"] == "auroc"}
+    auroc = {
+        row["category"]: float(row["value"]) for row in rows if row["metric"] == "auroc" and row["level"] == "image"
+    }
     assert auroc == {"alpha": 0.0, "mean (category)": 100.0, "mean": 50.0}
     assert re.search(r"\| mean \(category\) +\|.*100", quality.render(records, "md", "category", cards={}))
 

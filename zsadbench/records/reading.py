@@ -55,6 +55,17 @@ def check(record: Record) -> None:
         hints = {**known, **NEEDED.get(part, {})}
         for name, value in getattr(record, part).items():
             documents.checked(value, hints.get(name, Any), f"{part}.{name}")
+    _check_details(record.details)
+
+
+def _check_details(details: dict[str, Any]) -> None:
+    pixel = documents.checked(details.get("pixel", {}), dict[str, Any], "details.pixel")
+    for name in pixel.keys() & {"lost_regions", "native_regions"}:
+        documents.checked(pixel[name], int, f"details.pixel.{name}")
+    if details.get("odd"):
+        from zsadbench.data.reading import Oddity  # here, because few records have any and OpenCV comes with it
+
+        documents.checked(details["odd"], dict[str, Oddity], "details.odd")
 
 
 def check_place(record: Record, path: Path, folder: Path) -> None:

@@ -97,7 +97,10 @@ def read_card(folder: Path) -> Card:
             f"{folder} is no checkpoint: it has no {CARD}. Expected a folder that `zsadbench train` has finished."
         )
     try:
-        card = documents.build(Card, documents.read(path))
+        data = documents.read(path)
+        if isinstance(data, dict) and data.get("format") != FORMAT:
+            raise documents.Malformed(f"its format is {str(data.get('format'))[:40]}; expected {FORMAT}")
+        card = documents.build(Card, data)
         for epoch in card.epochs:
             documents.build(Epoch, epoch, "epochs")
         if card.data.get("limit") is not None and not isinstance(card.data["limit"], int):
@@ -108,8 +111,6 @@ def read_card(folder: Path) -> Card:
         raise WeightsError(
             f"{path} is no card of a checkpoint: {error}. Delete the folder and train it again."
         ) from error
-    if card.format != FORMAT:
-        raise WeightsError(f"{path} has format {card.format}; expected {FORMAT}. Delete the folder and train it again.")
     return card
 
 
