@@ -51,6 +51,7 @@ class Server(ThreadingHTTPServer):
     ranges = True
     lengths = True
     status = 200
+    location = ""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -72,6 +73,8 @@ class Handler(BaseHTTPRequestHandler):
         sent = sent if status < 400 else b""
         server.served.append(Served(asked, len(sent)))
         self.send_response(status)
+        if server.location:
+            self.send_header("Location", server.location)
         if status == 206:
             self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
         if server.lengths and status < 400:
@@ -169,6 +172,29 @@ def test_server_without_ranges_makes_it_start_over(server, tmp_path):
 def test_server_that_tells_no_length_is_verified_by_the_checksum(server, tmp_path):
     server.lengths = False
     assert download(offer(server, size=0), tmp_path, quiet).read_bytes() == server.content
+
+
+def test_server_that_tells_no_length_may_send_no_more_than_the_card_says(server, tmp_path):
+    server.lengths = False
+    with pytest.raises(FetchError, match=r"more than 1000 bytes; expected 1000"):
+        download(offer(server, size=1000), tmp_path, quiet)
+    assert tree(tmp_path) == []
+
+
+def test_server_that_tells_no_length_leaves_the_reserve_free(server, tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    free = iter([2**40, archives.RESERVE])
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda path: usage(0, 0, next(free)))
+    server.lengths = False
+    with pytest.raises(FetchError, match="GB free"):
+        download(offer(server, size=0), tmp_path, quiet)
+
+
+def test_redirects_lead_to_web_addresses_alone(server, tmp_path):
+    server.status, server.location = 302, "ftp://127.0.0.1/tiles.zip"
+    with pytest.raises(FetchError, match=r"ftp://127\.0\.0\.1/tiles\.zip is no web address"):
+        download(offer(server), tmp_path, quiet)
+    assert len(server.served) == 1
 
 
 def test_connections_that_bring_nothing_end_with_a_sentence_and_keep_the_part_file(server, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from finished import PARTS
 from test_cli import zsadbench
 
 from zsadbench import datasets
@@ -17,7 +18,8 @@ from zsadbench.figures import drawing, map_grid, map_samples, ranks
 from zsadbench.figures import study as study_series
 from zsadbench.protocol import Protocol
 from zsadbench.records import results, saved_maps
-from zsadbench.records.results import ImageScore, Record
+from zsadbench.records.reading import ImageScore
+from zsadbench.records.results import Record
 from zsadbench.running import studies
 from zsadbench.running.plan import make_plan
 from zsadbench.running.progress import Silent
@@ -219,7 +221,7 @@ def sweep(tmp_path: Path, dataset: str, text: str = STUDY) -> study_series.Sweep
     (tmp_path / "sweep.toml").write_text(text)
     study = studies.load(str(tmp_path / "sweep.toml"))
     for row, auroc in zip(study.rows, (0.5, 0.75), strict=True):
-        record = Record(row.method, dataset, "bottle", "done", image={"auroc": auroc}, setting={"scope": "batch"})
+        record = Record(row.method, dataset, "bottle", "done", image={"auroc": auroc}, **PARTS)
         results.save(tmp_path / row.folder, record)
     return study_series.collect(study, tmp_path)
 

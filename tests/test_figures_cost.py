@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from finished import PARTS
 
 from zsadbench.errors import RecordError, UnknownName
 from zsadbench.figures import efficiency as cost
@@ -13,8 +14,6 @@ from zsadbench.records.efficiency import EfficiencyRecord, Timing
 from zsadbench.records.results import Record
 
 pytest.importorskip("matplotlib", reason="figures need the extra `report`")
-
-SETTING = {"scope": "image", "shots": 0, "trained_on": [], "leak": False}
 
 
 def measured(method: str, ms: float, **changes) -> EfficiencyRecord:
@@ -40,14 +39,14 @@ def run(tmp_path) -> Path:
             "bolt",
             "done",
             title=method.upper(),
-            setting=SETTING,
             image={"auroc": auroc},
             pixel={"ap": 0.1},
+            **PARTS,
         )
         results.save(tmp_path, record)
     efficiency.save(tmp_path, measured("fast", 2.0))
     efficiency.save(tmp_path, measured("slow", 200.0, random_weights=True))
-    other = Record("fast", "toys (more)", "bolt", "done", title="FAST", setting=SETTING, image={"auroc": 0.9})
+    other = Record("fast", "toys (more)", "bolt", "done", title="FAST", image={"auroc": 0.9}, **PARTS)
     results.save(tmp_path, other)  # whose name begins like the first's
     return tmp_path
 

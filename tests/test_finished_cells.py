@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from finished import PARTS
 from test_cli import zsadbench
 from test_runner import Silent
 from toy_tree import save, write_tree
@@ -279,7 +280,7 @@ def test_the_gate_falls_where_the_newest_attempt_failed(mvtec_tree, out, tmp_pat
 
 
 def test_no_file_of_an_older_record_stays_beside_another(tmp_path):
-    record = results.Record("m", "d", "c", "done", fingerprint="a")
+    record = results.Record("m", "d", "c", "done", fingerprint="a", **PARTS)
     everything = {results.SCORES: b"scores", results.PIXELS: b"pixels", results.MAPS: b"maps"}
 
     def names() -> list[str]:
@@ -288,7 +289,7 @@ def test_no_file_of_an_older_record_stays_beside_another(tmp_path):
     results.save(tmp_path, record, everything)
     results.save(tmp_path, record, {results.SCORES: b"scores"})
     assert names() == ["c.csv", "c.json", "c.maps.npz"], "maps of the same fingerprint are as good as before"
-    results.save(tmp_path, results.Record("m", "d", "c", "done", fingerprint="b"), {results.SCORES: b"scores"})
+    results.save(tmp_path, results.Record("m", "d", "c", "done", fingerprint="b", **PARTS), {results.SCORES: b"scores"})
     assert names() == ["c.csv", "c.json"]
     (tmp_path / "d/m/c.json").unlink()
     results.save_failure(tmp_path, results.Record("m", "d", "c", "failed", error="no"))

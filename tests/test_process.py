@@ -31,13 +31,13 @@ def test_ctrl_c_while_modules_are_imported_is_one_sentence(tmp_path, swallow):
     (tmp_path / "typer.py").write_text(f"import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\n{swallow}")
     done = command("list", path=tmp_path)
     assert (done.returncode, done.stdout) == (130, "")
-    assert done.stderr == f"{process.INTERRUPTED}\n"
+    assert done.stderr == f"{process.sentence(signal.SIGINT)}\n"
 
 
 def test_a_process_that_was_told_to_ignore_ctrl_c_goes_on():
     code = (
         "import os, signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "from zsadbench.support import process\nprocess.end_on_ctrl_c()\nos.kill(os.getpid(), signal.SIGINT)"
+        "from zsadbench.support import process\nprocess.end_on_signals()\nos.kill(os.getpid(), signal.SIGINT)"
     )
     assert command(code=code).returncode == 0
 

@@ -12,7 +12,8 @@ from test_cli import zsadbench
 
 from zsadbench.errors import RecordError
 from zsadbench.records import results
-from zsadbench.records.results import ImageScore, Record
+from zsadbench.records.reading import ImageScore
+from zsadbench.records.results import Record
 from zsadbench.report import content, page
 
 pytest.importorskip("jinja2", reason="reports need the extra `report`")

@@ -5,19 +5,20 @@ import os
 from pathlib import Path
 
 import pytest
+from finished import PARTS, SETTING
 
 from zsadbench.errors import RecordError
 from zsadbench.records import results
-from zsadbench.records.results import ImageScore, Record
+from zsadbench.records.reading import ImageScore
+from zsadbench.records.results import Record
 from zsadbench.support import files
 
 RECORD = Record(
     method="winclip.4shot", dataset="mvtec", category="bottle", status="done", fingerprint="f" * 64, title="WinCLIP",
-    image={"auroc": 1 / 3, "ap": None}, pixel={"aupro": 0.1 + 0.2}, setting={"trained_on": frozenset({"b", "a"})},
+    image={"auroc": 1 / 3, "ap": None}, pixel={"aupro": 0.1 + 0.2},
+    **{**PARTS, "setting": {**SETTING, "trained_on": frozenset({"b", "a"})}},
 )  # fmt: skip
 SCORES = [ImageScore("bottle/test/good/000.png", 0, "", 0.1), ImageScore("bottle/test/a, b/1.png", 1, "a, b", 1e-30)]
-
-
 BESIDE = {results.SCORES: results.encode_scores(SCORES)}
 
 
@@ -33,7 +34,7 @@ def test_a_record_comes_back_with_full_precision(tmp_path):
     loaded = results.load(path)
     assert loaded.image == {"auroc": 1 / 3, "ap": None}
     assert loaded.pixel == {"aupro": 0.1 + 0.2}
-    assert loaded.setting == {"trained_on": ["a", "b"]}
+    assert loaded.setting == {**SETTING, "trained_on": ["a", "b"]}
     assert results.load_scores(tmp_path, loaded) == SCORES
     assert results.load_run(tmp_path) == [loaded]
 

@@ -4,8 +4,8 @@ from zsadbench.support import process
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C is answered from here on, because imports take the first seconds."""
-    process.end_on_ctrl_c()
+    """Run the command line; signals are answered from here on, because imports take the first seconds."""
+    process.end_on_signals()
     code = 1  # of a bug
     try:
         from zsadbench.cli.main import main as command_line

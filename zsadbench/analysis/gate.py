@@ -16,7 +16,7 @@ from zsadbench import metrics
 from zsadbench.errors import RecordError, UsageError
 from zsadbench.protocol import FREE_FIELDS
 from zsadbench.records.results import Record
-from zsadbench.support import files
+from zsadbench.support import documents, files
 
 FORMAT = 1  # of the file; raised when a field changes its meaning
 EVERY = "all"  # the tolerance of metrics that have none of their own
@@ -73,10 +73,12 @@ def save(baseline: Baseline, path: Path) -> None:
 def load(path: Path) -> Baseline:
     """Read a baseline. Raises RecordError naming the file."""
     try:
-        baseline = Baseline(**json.loads(path.read_text(encoding="utf-8")))
+        baseline = documents.build(Baseline, documents.read(path))
     except FileNotFoundError as error:
         raise RecordError(f"{path} does not exist. Write it from a run that is right: add --update.") from error
-    except (OSError, ValueError, TypeError) as error:
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {error.strerror or error}. Check who may read it.") from error
+    except documents.Malformed as error:
         raise RecordError(f"{path} is no baseline: {error}. Write it again with --update.") from error
     if baseline.format != FORMAT:
         raise RecordError(f"{path} has format {baseline.format}; expected {FORMAT}. Write it again with --update.")

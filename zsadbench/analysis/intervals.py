@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zsadbench.analysis.rows import MEAN, Line, Name, Table, identity, name_methods
+from zsadbench.analysis.rows import Line, Name, Table, identity, name_methods
 from zsadbench.errors import RecordError
 from zsadbench.metrics import Column, bootstrap
 from zsadbench.metrics.histograms import STEPS, Histograms, of_images
 from zsadbench.metrics.pro import Floats
 from zsadbench.records import pixel_files, results
-from zsadbench.records.results import Record
+from zsadbench.records.results import MEAN, Record
 
 
 class Interval(NamedTuple):

@@ -20,12 +20,11 @@ from zsadbench.errors import RecordError
 from zsadbench.metrics import Column
 from zsadbench.protocol import FREE_FIELDS
 from zsadbench.records.published import Key, Library
-from zsadbench.records.results import Record, Status, mean
+from zsadbench.records.results import MEAN, Record, Status, mean
 
 Level = Literal["dataset", "category"]
 SCOPES = {"image": "", "batch": ", batch", "category": ", transductive"}  # what setting.scope adds to "0-shot"
 ENCODER_FIELDS = ("spec", "size", "activation", "pos_embed", "precision", "sha256")
-MEAN = "mean"  # the category of a dataset's own row
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from zsadbench.cli.options import AsJson, say
+from zsadbench.cli.options import AsJson, say, show
 
 
 def check(
@@ -35,9 +35,9 @@ def check(
     expected = gate.load(baseline)
     changes = gate.compare(records, expected, allowed)
     if as_json:
-        typer.echo(json.dumps([change._asdict() for change in changes], indent=1))
+        show(json.dumps([change._asdict() for change in changes], indent=1))
     else:
-        typer.echo(render(changes, expected))
+        show(render(changes, expected))
         for note in gate.notes(records, expected):
             say(f"Note: {note}")
     raise typer.Exit(1 if any(change.fails for change in changes) else 0)

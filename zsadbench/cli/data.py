@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from zsadbench.cli.options import AsJson, DataRoot, Plugins, Quiet, add_plugins, say
+from zsadbench.cli.options import AsJson, DataRoot, Plugins, Quiet, add_plugins, say, show
 from zsadbench.errors import UsageError
 
 app = typer.Typer(help="List, check, index and fetch datasets.", no_args_is_help=True)
@@ -25,7 +25,7 @@ def list_(plugins: Plugins = None, as_json: AsJson = False) -> None:
     from zsadbench.cli import listing
 
     rows = listing.rows("datasets")
-    typer.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=1) if as_json else listing.render(rows))
+    show(json.dumps([dataclasses.asdict(row) for row in rows], indent=1) if as_json else listing.render(rows))
 
 
 @app.command()
@@ -39,7 +39,7 @@ def check(
 
     with console_bar(f"checking {name}", quiet) as advance:
         report = datacheck.check_named(name, data_root, advance)
-    typer.echo(json.dumps(datacheck.facts(report), indent=1) if as_json else datacheck.render(report))
+    show(json.dumps(datacheck.facts(report), indent=1) if as_json else datacheck.render(report))
     raise typer.Exit(0 if report.ok else 1)
 
 

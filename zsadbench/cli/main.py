@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import sys
+import warnings
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +39,7 @@ from zsadbench.cli.options import (
     demo_encoder,
     names_of,
     say,
+    show,
     weights_of,
 )
 from zsadbench.cli.table import TableFormat
@@ -51,9 +55,10 @@ class Commands(TyperGroup):
         """Run the chosen command."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            say(process.INTERRUPTED)
-            raise typer.Exit(process.INTERRUPTED_CODE) from None
+        except KeyboardInterrupt as error:
+            number = error.number if isinstance(error, process.Interrupted) else signal.SIGINT
+            say(process.sentence(number))
+            raise typer.Exit(process.exit_code(number)) from None
         except (SystemExit, GeneratorExit) as error:  # of a plugin: it must not end the command as if all was well
             raise Crash(places.report(error)) from error
 
@@ -84,7 +89,9 @@ class ListKind(StrEnum):
 
 
 def main() -> None:
-    """Run the command line; exit codes: 0 fine, 1 some cells failed, 2 wrong name, path or option, 130 interrupted."""
+    """Run the command line; exit codes: 0 fine, 1 some cells failed, 2 wrong name, path or option, 128 + a signal."""
+    told = cache(say)  # each warning once
+    warnings.showwarning = lambda message, *_: told(f"Note: {message}")
     try:
         app(prog_name="zsadbench")  # the name that completion asks for, whatever started this
     except ZsadError as error:
@@ -203,7 +210,7 @@ def run(
     with console_progress(quiet) as progress:
         summary = executors.run(plan, request, progress, backend)
     if as_json:
-        typer.echo(json.dumps({"out": str(out), "skipped": summary.skipped, **summary.counts}))
+        show(json.dumps({"out": str(out), "skipped": summary.skipped, **summary.counts}))
     say(_ending(summary, out))
     for note in data_notes.notes(summary.done):
         say(f"Note: {note}")
@@ -241,7 +248,7 @@ def study(
     from zsadbench.tables import study as study_tables
 
     if list_ or not name:
-        typer.echo(study_tables.render_list(studies.available()))
+        show(study_tables.render_list(studies.available()))
         return
     from zsadbench.cli.progress import console_progress, console_reading
     from zsadbench.protocol import Protocol
@@ -272,7 +279,7 @@ def study(
     say(f"{counted(len(jobs), 'row')}, {counted(cells, 'cell')} to run in {request.out} ({request.device})")
     with console_progress(quiet) as progress:
         failed = studies.run(jobs, progress)
-    typer.echo(study_tables.render(found, jobs, format_.value).rstrip("\n"))
+    show(study_tables.render(found, jobs, format_.value).rstrip("\n"))
     raise typer.Exit(1 if failed else 0)
 
 
@@ -287,7 +294,7 @@ def list_(
     from zsadbench.cli import listing
 
     rows = listing.rows(kind.value)
-    typer.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=1) if as_json else listing.render(rows))
+    show(json.dumps([dataclasses.asdict(row) for row in rows], indent=1) if as_json else listing.render(rows))
 
 
 def _eval_size(text: str) -> Any:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from zsadbench.errors import UnknownName, UsageError
+from zsadbench.support.texts import printable
 
 DEFAULT_RUN = Path("runs/default")
 
@@ -38,7 +39,12 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 def say(text: str) -> None:
     """Everything that is not the result itself goes to standard error."""
-    typer.echo(text, err=True)
+    typer.echo(printable(text), err=True)
+
+
+def show(text: str) -> None:
+    """Print a result: names in it may come from files of others."""
+    typer.echo(printable(text))
 
 
 def add_plugins(folders: Sequence[Path] | None) -> None:

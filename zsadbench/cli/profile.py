@@ -21,6 +21,7 @@ from zsadbench.cli.options import (
     demo_encoder,
     names_of,
     say,
+    show,
     weights_of,
 )
 from zsadbench.errors import UsageError
@@ -99,7 +100,7 @@ def profile(
         path = efficiency.save(out, record)
         if not quiet:
             say(f"{record.method}: {_told(record)} ({path})")
-    typer.echo(efficiency_table.render(records, []).rstrip("\n"))
+    show(efficiency_table.render(records, []).rstrip("\n"))
     raise typer.Exit(1 if any(record.status == "failed" for record in records) else 0)
 
 

@@ -23,6 +23,7 @@ from rich.progress import (
 from zsadbench.errors import counted
 from zsadbench.records.results import Record
 from zsadbench.support import process
+from zsadbench.support.texts import printable
 
 if TYPE_CHECKING:
     from zsadbench.training.checkpoints import Epoch
@@ -57,7 +58,7 @@ class ConsoleProgress:
     def _say(self, sentence: str) -> None:
         if sentence not in self._said:
             self._said.add(sentence)
-            self._bars.console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+            self._bars.console.print(printable(sentence), highlight=False, markup=False, soft_wrap=True)
 
     def show_warning(self, message: Warning | str) -> None:
         """Print a warning as a sentence, once (takes the place of warnings.showwarning)."""
@@ -156,7 +157,7 @@ def console_files(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def _bars(quiet: bool) -> Iterator[Progress]:
-    """Yield bars that are drawn where a person watches; Ctrl-C is raised meanwhile, so that they are removed.
+    """Yield bars that are drawn where a person watches; signals are raised meanwhile, so that they are removed.
 
     Elsewhere they never start: releases of rich before 15 end even disabled ones with an empty line.
     """
@@ -170,5 +171,5 @@ def _bars(quiet: bool) -> Iterator[Progress]:
         TimeRemainingColumn(),
     )
     bars = Progress(*columns, console=console, transient=True)
-    with process.ctrl_c_raised(), nullcontext() if quiet or not console.is_terminal else bars:
+    with process.signals_raised(), nullcontext() if quiet or not console.is_terminal else bars:
         yield bars

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zsadbench.cli.options import DataRoot, Plugins, add_plugins
+from zsadbench.cli.options import DataRoot, Plugins, add_plugins, show
 
 
 def report(
@@ -27,4 +27,4 @@ def report(
     add_plugins(plugins)
     from zsadbench.report import content, page
 
-    typer.echo(page.write(content.collect(run, compare, data_root, not no_intervals, dataset or ()), out))
+    show(str(page.write(content.collect(run, compare, data_root, not no_intervals, dataset or ()), out)))

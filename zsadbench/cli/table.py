@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from zsadbench.cli.options import DEFAULT_RUN
+from zsadbench.cli.options import DEFAULT_RUN, show
 from zsadbench.errors import UsageError
 
 
@@ -60,14 +60,14 @@ def table(
     if efficiency:
         from zsadbench.tables import efficiency as efficiency_table
 
-        typer.echo(efficiency_table.render_runs(folders, records, format_.value, published).rstrip("\n"))
+        show(efficiency_table.render_runs(folders, records, format_.value, published).rstrip("\n"))
         return
     if significance:
         from zsadbench.analysis import intervals
         from zsadbench.tables import significance as significance_tables
 
         text = significance_tables.render(records, intervals.Resamples(folders), format_.value)
-        typer.echo(text.rstrip("\n"))
+        show(text.rstrip("\n"))
         return
     resamples = None
     if ci:
@@ -75,4 +75,4 @@ def table(
 
         resamples = Resamples(folders)
     text = quality.render(records, format_.value, level.value, published, resamples=resamples, seeds=seeds)
-    typer.echo(text.rstrip("\n"))
+    show(text.rstrip("\n"))

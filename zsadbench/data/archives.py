@@ -7,7 +7,6 @@ reaches the disk.
 from __future__ import annotations
 
 import bz2
-import errno
 import gzip
 import lzma
 import re
@@ -22,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
 from zsadbench.errors import FetchError
+from zsadbench.support import files
 
 RESERVE = 2**28  # bytes of disk that stay free
 CHUNK = 2**18  # bytes read at once
@@ -167,8 +167,7 @@ def _explained(archive: Path) -> Iterator[None]:
     except FileExistsError as error:
         raise FetchError(f"{archive} holds {error.filename} twice, or over another file; expected each once.") from None
     except Exception as error:  # a damaged archive makes the decoders raise nearly anything
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise FetchError(
-                f"the disk is full: {archive} could not be unpacked. Free some space and run the same command again."
-            ) from None
+        if isinstance(error, OSError) and error.errno is not None:  # of the system; a decoder's has no number
+            advice = files.advice(archive, error)
+            raise FetchError(f"{archive} could not be unpacked: {error.strerror}. {advice}") from error
         raise FetchError(f"{archive} cannot be unpacked, it may be damaged: {type(error).__name__}: {error}") from error

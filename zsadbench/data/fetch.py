@@ -11,15 +11,16 @@ import time
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from zsadbench import datasets
 from zsadbench.data import archives
 from zsadbench.datasets import DatasetCard
 from zsadbench.errors import DataError, FetchError, UnknownName, UsageError
+from zsadbench.support import files
 
 Progress = Callable[[str, int, int], None]  # called with (what, done, total) in bytes; a total of 0 is unknown
 
@@ -110,8 +111,7 @@ def fetch(plan: Plan, progress: Progress | None = None) -> Path:
         shutil.rmtree(work)
     except OSError as error:
         raise FetchError(
-            f"{plan.folder} cannot be written: {error}. Free some space or choose another --data-root, and run the "
-            "same command again."
+            f"{plan.folder} could not be written: {error.strerror or error}. {files.advice(work, error)}"
         ) from error
     return plan.folder
 
@@ -121,8 +121,7 @@ def download(archive: Archive, folder: Path, progress: Progress) -> Path:
 
     While it is incomplete it is called `NAME.part`; the next call asks the server for the rest. Raises FetchError.
     """
-    if urlsplit(archive.url).scheme not in ("http", "https"):
-        raise FetchError(f"{archive.url} is no web address; expected one that starts with https://.")
+    _check_address(archive.url)
     target = folder / archive.name
     if target.exists():  # verified before; unpacking was interrupted
         return target
@@ -168,22 +167,45 @@ def _receive(archive: Archive, part: Path, progress: Progress) -> None:
     """Append what is missing, or start over if the server knows no ranges. Raises ConnectionError if it ends early."""
     done = _size(part)
     headers = {"User-Agent": "zsadbench"} | ({"Range": f"bytes={done}-"} if done else {})
-    with urlopen(Request(archive.url, headers=headers), timeout=TIMEOUT) as response:
+    with build_opener(_Redirects).open(Request(archive.url, headers=headers), timeout=TIMEOUT) as response:
         if response.status != 206 or not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
             done = 0
-        total = done + (response.length or 0)
-        if archive.size and total not in (done, archive.size):
-            raise FetchError(
-                f"{archive.url} has {total} bytes; expected {archive.size}. The file on the server has changed."
-            )
-        archives.require_space(part.parent, total - done)
+        total = archive.size if response.length is None else done + response.length  # 0: nobody knows
+        if archive.size and total != archive.size:
+            raise _changed(archive, f"{total}")
+        archives.require_space(part.parent, max(0, total - done))
         with part.open("ab" if done else "wb") as file:
             while chunk := response.read(archives.CHUNK):
-                file.write(chunk)
                 done += len(chunk)
+                if total and done > total:
+                    break
+                if not total:
+                    archives.require_space(part.parent, len(chunk))
+                file.write(chunk)
                 progress(f"downloading {archive.name}", done, total)
+    if total and done > total:
+        part.unlink()
+        raise _changed(archive, f"more than {total}")
     if done < total:
         raise ConnectionError(f"the connection ended after {done} of {total} bytes")
+
+
+def _changed(archive: Archive, found: str) -> FetchError:
+    return FetchError(f"{archive.url} has {found} bytes; expected {archive.size}. The file on the server has changed.")
+
+
+def _check_address(url: str) -> None:
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise FetchError(f"{url} is no web address; expected one that starts with https://.")
+
+
+class _Redirects(HTTPRedirectHandler):
+    """Follows a server to other web addresses alone; urllib would follow it to ftp:// as well."""
+
+    def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
+        """Return the request for the new address. Raises FetchError."""
+        _check_address(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _size(path: Path) -> int:

@@ -145,7 +145,11 @@ def unread_files(dataset: Dataset) -> Iterator[Path]:
 
 def of_pixels(dataset: str, oddities: Mapping[str, Oddity]) -> list[Finding]:
     """Return what only the pixels of a dataset show, as notes with the remedy, by the name of the dataset."""
-    return [Finding(kind, f"{dataset}: {_PIXELS[kind](oddity)}", False) for kind, oddity in sorted(oddities.items())]
+    return [
+        Finding(kind, f"{dataset}: {_PIXELS[kind](oddity)}", False)
+        for kind, oddity in sorted(oddities.items())
+        if kind in _PIXELS
+    ]
 
 
 def _dark(odd: Oddity) -> str:

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from zsadbench import datasets
-from zsadbench.analysis.rows import MEAN, arrange
+from zsadbench.analysis.rows import arrange
 from zsadbench.datasets import DatasetCard
 from zsadbench.errors import RecordError, UnknownName
 from zsadbench.figures import drawing
 from zsadbench.figures.drawing import Drawing
 from zsadbench.metrics import Column, columns
 from zsadbench.records import published, results
-from zsadbench.records.results import Record
+from zsadbench.records.results import MEAN, Record
 from zsadbench.running import studies
 from zsadbench.running.studies import Row, Study
 from zsadbench.tables import words
@@ -143,7 +143,7 @@ def _draw_panel(panel: Axes, sweep: Sweep, block: str, column: Column) -> None:
         (panel.set_ylim if sweep.numbers else panel.set_xlim)(middle - half, middle + half)
     panel.locator_params(axis="y" if sweep.numbers else "x", nbins=4, steps=[1, 2, 5, 10])
     if not sweep.numbers:
-        panel.set_yticks(range(len(sweep.positions)), sweep.positions)
+        panel.set_yticks(range(len(sweep.positions)), list(map(words.category, sweep.positions)))
         panel.set_ylim(len(sweep.positions) - 0.5, -0.5)  # the first row on top
 
 

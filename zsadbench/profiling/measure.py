@@ -27,7 +27,7 @@ from zsadbench.profiling.measure_training import measure_training
 from zsadbench.records.efficiency import EfficiencyRecord, Options
 from zsadbench.running import plan
 from zsadbench.running.request import Request
-from zsadbench.support import files, plugins
+from zsadbench.support import files, plugins, process
 from zsadbench.support.guard import guard
 from zsadbench.support.meters import Stopwatch, peak_flops, peak_memory, processor
 
@@ -52,9 +52,15 @@ def _apart(action: Callable[..., Any], *arguments: Any) -> Any:
     context = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
     if isinstance(context, ForkServerContext):
         context.set_forkserver_preload([__name__])
-    quiet = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches it too, and is answered by this one
-    with ProcessPoolExecutor(1, mp_context=context, initializer=quiet) as process:
-        return process.submit(action, *arguments).result()
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_obey) as worker:
+        return worker.submit(action, *arguments).result()
+
+
+def _obey() -> None:
+    """In a process that measures: end with this one, whose answer to signals is the only one."""
+    for number in process.WORDS:
+        signal.signal(number, signal.SIG_DFL)
+    process.end_with_parent()
 
 
 def peak(request: Request, options: Options) -> float:

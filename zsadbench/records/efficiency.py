@@ -7,6 +7,7 @@ one method differ several times between sources whose timing scopes differ (resu
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any, Literal
 
 from zsadbench.errors import RecordError
 from zsadbench.records.results import reason
-from zsadbench.support import files
+from zsadbench.support import documents, files
+from zsadbench.support.documents import Malformed
 
 FORMAT = 1  # of the record; raised when a field changes its meaning
 FOLDER = "efficiency"
@@ -166,22 +168,56 @@ def save(run: Path, record: EfficiencyRecord) -> Path:
 def load(path: Path) -> EfficiencyRecord:
     """Read a record. Raises RecordError naming the file."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data.get("format") != FORMAT:
-            raise RecordError(f"{path} has record format {data.get('format')!r}; expected {FORMAT}. Measure again.")
-        training = data.pop("training")
-        if training is not None:
-            training["stages"] = tuple(StageCost(**stage) for stage in training["stages"])
-        for name in ("timings", "encoder_timings"):
-            data[name] = tuple(Timing(**timing) for timing in data[name])
-        return EfficiencyRecord(**data, training=None if training is None else Training(**training))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        data = documents.read(path)
+        if isinstance(data, dict) and data.get("format") != FORMAT:
+            raise Malformed(f"its format is {str(data.get('format'))[:40]}; expected {FORMAT}")
+        record = documents.build(EfficiencyRecord, data)
+        _check(record, path)
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {error.strerror or error}. Check who may read it.") from error
+    except Malformed as error:
         raise RecordError(f"{path} is no efficiency record: {error}. Delete it and measure again.") from error
+    return record
+
+
+def _check(record: EfficiencyRecord, path: Path) -> None:
+    """Raise Malformed unless the values of a record can be measurements: tables divide by some of them."""
+    if record.method != path.stem:
+        raise Malformed(f"it says that it is of {record.method[:200]}, but lies in {path.name}")
+    if record.status != "done":
+        return
+    documents.checked(record.setting.get("scope"), Literal["image", "batch", "category"], "setting.scope")
+    documents.checked(record.setting.get("shots"), int, "setting.shots")
+    if record.encoder:
+        documents.checked(record.encoder.get("spec"), str, "encoder.spec")
+        documents.checked(record.encoder.get("size"), int, "encoder.size")
+    stages = record.training.stages if record.training else ()
+    amounts = [
+        *(timing.median_ms for timing in (*record.timings, *record.encoder_timings)),
+        *(stage.epochs for stage in stages),
+        *(stage.batch_size for stage in stages),
+        *([record.peak_flops] if record.flops or record.encoder_flops else []),
+    ]
+    if not record.timings or (record.training and not stages) or (record.encoder_flops and not record.encoder_timings):
+        raise Malformed("it holds no measurement")
+    if min(amounts) <= 0:
+        raise Malformed("a time, a size or a rate in it is not above 0")
 
 
 def load_run(run: Path) -> list[EfficiencyRecord]:
-    """Read the efficiency records of a run folder, sorted by method. Raises RecordError, also where there are none."""
+    """Read the efficiency records of a run folder, sorted by method; a damaged one is a warning.
+
+    Raises RecordError where there are none.
+    """
     paths = sorted((run / FOLDER).glob("*.json"))
     if not paths:
         raise RecordError(f"{run} has no efficiency records; run `zsadbench profile --out {run}` first.")
-    return [load(path) for path in paths]
+    found = []
+    for path in paths:
+        try:
+            found.append(load(path))
+        except RecordError as error:
+            if len(paths) == 1:
+                raise
+            warnings.warn(f"an efficiency record is left out: {error}", stacklevel=1)
+    return found

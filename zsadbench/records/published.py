@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from zsadbench import metrics
 from zsadbench.errors import RecordError
+from zsadbench.records.results import MEAN
 
 EFFICIENCY = ("params_m", "train_memory_gb", "epoch_time_min", "latency_ms")  # metrics that are no percentages
 UNKNOWN = frozenset({"unknown"})  # training sets of a number whose source names none
@@ -33,7 +34,7 @@ class Number(NamedTuple):
     trained_on: frozenset[str]  # empty: training-free; {"unknown"}: trained, the source does not say on what
     shots: int | None  # normal reference images per category; None for efficiency numbers
     dataset: str  # zsadbench's name with variant; avg_*: a mean over datasets
-    category: str  # "mean" is the dataset; "" where no dataset is named
+    category: str  # MEAN, in the file "mean", is the dataset; "" where no dataset is named
     level: str
     metric: str
     value: float  # percent; efficiency: the metric's own unit
@@ -73,7 +74,7 @@ class Key(NamedTuple):
     shots: int
     trained_on: frozenset[str] | None  # empty: training-free; None: unknown
     dataset: str
-    category: str  # "mean" for the dataset
+    category: str  # MEAN for the dataset
     level: str
     metric: str
 
@@ -209,10 +210,8 @@ def _parse(path: Path, line: int, row: dict[str, str]) -> Number:
         raise RecordError(f"{place}: value is {row['value']}; expected {expected}.")
     return Number(
         source=path.stem,
-        **{
-            name: row[name]
-            for name in ("table", "row_label", "method", "variant", "backbone", "dataset", "category", "note")
-        },
+        **{name: row[name] for name in ("table", "row_label", "method", "variant", "backbone", "dataset", "note")},
+        category=MEAN if row["category"] == "mean" else row["category"],
         resolution=_integer(place, "resolution", row["resolution"]),
         trained_on=frozenset(row["trained_on"].split("+")) - {""},
         shots=_integer(place, "shots", row["shots"]),

@@ -21,18 +21,23 @@ import hashlib
 import io
 import json
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from zsadbench.errors import RecordError
-from zsadbench.support import files
+from zsadbench.records import reading
+from zsadbench.records.reading import ImageScore
+from zsadbench.support import documents, files
+from zsadbench.support.documents import Malformed
 
 FORMAT = 2  # of the record; raised when a field changes its meaning
 READABLE = (1, FORMAT)  # 1 has no `code` and no `files`: its numbers are as good, but its cells run again
 SCORES, PIXELS, MAPS = ".csv", ".pixels.npz", ".maps.npz"  # suffixes of the files beside a record
 FAILED = "failed"  # the folder of newer attempts, beside the records
+MEAN = "/mean"  # stands for all categories of a dataset: none has a slash in its name, but one may be called mean
 Status = Literal["done", "failed", "needs_checkpoint", "not_possible", "refused"]
 
 
@@ -70,13 +75,8 @@ class Record:
         return reason(self.error)
 
 
-class ImageScore(NamedTuple):
-    """One image's line in the scores file."""
-
-    sample: str  # path relative to the dataset root
-    label: int
-    defect: str
-    score: float
+class Unreadable(RecordError):
+    """A record that is there, but may not be read, or not now: it may well be a good one."""
 
 
 def record_path(run: Path, dataset: str, method: str, category: str) -> Path:
@@ -127,60 +127,91 @@ def save_failure(run: Path, record: Record) -> None:
 def forget_failure(path: Path) -> None:
     """Remove the failed attempt at the cell of a record's path, if there is one."""
     attempt = failure_path(path)
-    if attempt.parent.is_dir():
-        attempt.unlink(missing_ok=True)
-        if not any(attempt.parent.iterdir()):
-            attempt.parent.rmdir()
+    try:
+        if attempt.parent.is_dir():
+            attempt.unlink(missing_ok=True)
+            if not any(attempt.parent.iterdir()):
+                attempt.parent.rmdir()
+    except OSError as error:
+        raise files.unwritable(attempt, error) from error
 
 
 def load(path: Path) -> Record:
-    """Read and check one record. Raises RecordError naming the file."""
+    """Read and check one record. Raises RecordError naming the file, Unreadable if it may not be read."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data.get("format") not in READABLE:
-            raise RecordError(
-                f"{path} has record format {data.get('format')!r}; expected {FORMAT}. Run the cell again."
-            )
-        return Record(**data)
+        data = documents.read(path)
+        if isinstance(data, dict) and data.get("format") not in READABLE:
+            raise Malformed(f"its format is {str(data.get('format'))[:40]}; expected {FORMAT}")
+        record = documents.build(Record, data)
+        reading.check(record)
+        reading.check_place(record, path, path.parent.parent if path.parent.name == FAILED else path.parent)
     except OSError as error:
-        raise RecordError(f"{path} cannot be read: {error.strerror or error}. Check who may read it.") from error
-    except (ValueError, TypeError, AttributeError) as error:
+        raise Unreadable(f"{path} cannot be read: {error.strerror or error}. Check who may read it.") from error
+    except Malformed as error:
         raise RecordError(f"{path} is not a zsadbench record: {error}. Delete it and run the cell again.") from error
+    return record
 
 
 def finished(path: Path) -> Record | None:
-    """Return the finished record at a path, None where there is none or it cannot be read."""
+    """Return the finished record at a path, None where there is none. Raises Unreadable."""
+    if not path.exists():
+        return None
     try:
         record = load(path)
+    except Unreadable:
+        raise
     except RecordError:
         return None
     return record if record.status == "done" else None
 
 
 def load_run(run: Path) -> list[Record]:
-    """Read every record of a run folder, sorted by dataset, method and category. Raises RecordError.
+    """Read every record of a run folder, sorted by dataset, method and category; one that is damaged is a warning.
 
-    A finished one to which a newer attempt failed says so in `failure`.
+    A finished one to which a newer attempt failed says so in `failure`. Raises RecordError where nothing can be read.
     """
+    records, problems = read_run(run)
+    if problems and not records:
+        raise RecordError(problems[0])
+    for problem in problems:
+        warnings.warn(f"a record is left out: {problem}", stacklevel=1)
+    return records
+
+
+def read_run(run: Path) -> tuple[list[Record], list[str]]:
+    """Return the records of a run as `load_run`, and why others are left out. Raises RecordError for no folder."""
     if not run.is_dir():
         raise RecordError(f"{run} is not a run folder; expected the --out of an earlier `zsadbench run`.")
-    failures = {path: load(path) for path in run.glob(f"*/*/{FAILED}/*.json")}
-    records = []
-    for path in sorted(run.glob("*/*/*.json")):
-        record, attempt = load(path), failures.get(failure_path(path))
-        if attempt is not None and record.status == "done":
-            record = replace(record, failure=attempt.reason)
-        records.append(record)
-    return records
+    problems: list[str] = []
+    attempts = _readable(run.glob(f"*/*/{FAILED}/*.json"), problems)
+    found = _readable(sorted(run.glob("*/*/*.json")), problems)
+    for path in found.keys() & {path.parent.parent / path.name for path in attempts}:
+        if found[path].status == "done":
+            found[path] = replace(found[path], failure=attempts[failure_path(path)].reason)
+    return list(found.values()), problems
+
+
+def _readable(paths: Iterable[Path], problems: list[str]) -> dict[Path, Record]:
+    """Read some records; why others cannot be read is added to `problems`."""
+    found = {}
+    for path in paths:
+        try:
+            found[path] = load(path)
+        except RecordError as error:
+            problems.append(str(error))
+    return found
 
 
 def read_beside(run: Path, record: Record, suffix: str) -> bytes:
     """Read a file that belongs to a record's numbers. Raises RecordError unless it is the one that was written."""
     path = path_of(run, record, suffix)
     try:
-        content = path.read_bytes()
+        with documents.open_file(path) as file:
+            content = file.read()
     except OSError as error:
         problem = f"{path} cannot be read: {error.strerror or error}"
+    except Malformed as error:
+        problem = f"{path} cannot be read: {error}"
     else:
         if record.files.get(suffix) == _sha256(content):
             return content
@@ -213,11 +244,8 @@ def load_scores(run: Path, record: Record) -> list[ImageScore]:
     """Read the per-image scores of a record. Raises RecordError."""
     content = read_beside(run, record, SCORES)
     try:
-        return [
-            ImageScore(row["sample"], int(row["label"]), row["defect"], float(row["score"]))
-            for row in csv.DictReader(io.StringIO(content.decode(), newline=""))
-        ]
-    except (ValueError, KeyError, TypeError) as error:
+        return reading.scores(content)
+    except Malformed as error:
         raise RecordError(
             f"{path_of(run, record, SCORES)} is not a scores file: {error}. Run the cell again."
         ) from error

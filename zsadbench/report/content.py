@@ -13,7 +13,6 @@ from zsadbench import datasets
 from zsadbench.analysis import significance
 from zsadbench.analysis.intervals import Resamples
 from zsadbench.analysis.rows import (
-    MEAN,
     Line,
     Table,
     arrange,
@@ -29,7 +28,7 @@ from zsadbench.figures.drawing import Drawing
 from zsadbench.protocol import FREE_FIELDS
 from zsadbench.records import efficiency, places, results, saved_maps
 from zsadbench.records.published import Library
-from zsadbench.records.results import Record
+from zsadbench.records.results import MEAN, Record
 from zsadbench.report import grids
 from zsadbench.report.grids import Grid
 from zsadbench.tables import words
@@ -94,8 +93,11 @@ def collect(
     What cannot be shown, such as intervals of a run without pixel files, is told in its place. Raises RecordError
     where the records are damaged, mixed or missing.
     """
-    records = settle(results.load_run(run))
+    found, problems = results.read_run(run)
+    records = settle(found)
     done = [record for record in records if record.status == "done"]
+    if not done and problems:
+        raise RecordError(problems[0])
     if not done:
         raise RecordError(f"{run} has no finished results; run `zsadbench run --out {run}` first.")
     tables, notes = _tables(run, records, intervals)
@@ -106,7 +108,7 @@ def collect(
     return Content(
         title=run.name,
         datasets=[_dataset(cells, table, records, find) for table in tables],
-        notes=notes,
+        notes=[*notes, *(f"A record is left out: {problem}" for problem in problems)],
         pictures=list(_pictures(run, done)),
         methods=grids.methods(done, {record.fingerprint: names[identity(record)] for record in done}),
         data=grids.data(done),

@@ -28,7 +28,7 @@ from zsadbench.running.plan import Cell, Plan, Tower, standing
 from zsadbench.running.progress import Progress, Silent
 from zsadbench.running.request import Request
 from zsadbench.running.runner import Summary
-from zsadbench.support import plugins, source
+from zsadbench.support import plugins, process, source
 
 TRIES = 3  # times that workers may end in a row without a finished cell between
 PATIENCE = 10.0  # seconds that a scheduler has to answer
@@ -106,11 +106,12 @@ def _records(
     parts = (part for group in plan.groups for part in runner.by_category(group))
     wanted = filter(None, ([cell for cell in part if _key(cell) in left] for part in parts))
     folders = plugins.added_folders()
+    local = backend.name == "loky"  # its workers are children of this process
     with _joblib(backend), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "A worker stopped", UserWarning)  # loky renews workers that keep an encoder
         parallel = Parallel(n_jobs=backend.workers or -1, batch_size=1, return_as="generator_unordered")
         # A generator: a part is made when joblib sends it, soon before a worker is free.
-        for records, notes in parallel(delayed(_work)(pack(cells, request), folders) for cells in wanted):
+        for records, notes in parallel(delayed(_work)(pack(cells, request), folders, local) for cells in wanted):
             for note in notes:
                 warnings.warn(note, stacklevel=1)
             yield from records
@@ -125,8 +126,10 @@ def pack(cells: Sequence[Cell], request: Request) -> bytes:
     return pickle.dumps((own, replace(request, methods=(), datasets=(), categories=())))
 
 
-def _work(pickled: bytes, folders: Sequence[Path]) -> tuple[list[Record], list[str]]:
+def _work(pickled: bytes, folders: Sequence[Path], local: bool) -> tuple[list[Record], list[str]]:
     """In a worker: run cells of one category that share an encoder; returns their records and the warnings."""
+    if local:
+        process.end_with_parent()
     for folder in folders:
         plugins.add_folder(folder)
     cells, request = pickle.loads(pickled)

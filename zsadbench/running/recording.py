@@ -6,7 +6,7 @@ import json
 import time
 
 from zsadbench import methods
-from zsadbench.errors import NeedsCheckpoint, NotPossible, RecordError, ZsadError
+from zsadbench.errors import NeedsCheckpoint, NotPossible, ZsadError
 from zsadbench.methods import Method, TrainableMethod
 from zsadbench.records.results import Record
 from zsadbench.running.evaluation import Evaluation
@@ -88,4 +88,4 @@ def log(cell: Cell, seconds: float, request: Request) -> None:
         with (request.out / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
     except OSError as error:
-        raise RecordError(f"{request.out / 'log.jsonl'} could not be written: {error.strerror or error}.") from error
+        raise files.unwritable(request.out / "log.jsonl", error) from error

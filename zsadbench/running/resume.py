@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from zsadbench.errors import RecordError, UsageError, counted
 from zsadbench.protocol import FREE_FIELDS
 from zsadbench.records import results, saved_maps
-from zsadbench.records.results import Record
+from zsadbench.records.results import Record, Unreadable
 from zsadbench.running.request import Request
 from zsadbench.support import environment
 
@@ -80,6 +80,8 @@ def look(path: Path, parts: Parts, request: Request) -> Standing:
         return Standing(cell)
     try:
         record = results.load(path)
+    except Unreadable:
+        raise  # it may be a finished one, which must not be replaced
     except RecordError:
         return Standing(cell, problem="their records cannot be read")
     if record.status != "done":

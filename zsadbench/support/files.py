@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from zsadbench.errors import RecordError, UsageError
 PART = ".part"  # suffix of files that are being written
 DAY = 86400.0  # seconds
 _HOST = "".join(filter(str.isalnum, socket.gethostname())) or "host"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+_OTHER_KIND = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY)
 
 
 def make_folder(folder: Path) -> None:
@@ -30,15 +34,47 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
-Content = str | bytes | Callable[[Path], object]  # what a file holds, or a function that writes it at a path
+def unwritable(path: Path, error: OSError) -> RecordError:
+    """Return the error that says what could not be written, why, and what to do about it."""
+    return RecordError(f"{path} could not be written: {error.strerror or error}. {advice(path, error)}")
 
 
-def write_atomically(path: Path, content: Content) -> None:
+def advice(path: Path, error: OSError) -> str:
+    """Return the next step after a write that failed."""
+    again = "run the same command again"
+    match error.errno:
+        case code if code in _FULL and _lacks_inodes(path):
+            return f"Its disk holds as many files as it can (`df -i`): remove some and {again}."
+        case code if code in _FULL:
+            return f"Free some space and {again}."
+        case code if code in _FORBIDDEN:
+            return f"Choose a folder that you may write to, or change who may, and {again}."
+        case code if code in _OTHER_KIND:
+            return f"A file stands where a folder is needed, or the other way round: remove it and {again}."
+        case errno.EFBIG:
+            return (
+                f"Files may not become that large: raise the limit (`ulimit -f`) or choose another disk, and {again}."
+            )
+        case errno.ENAMETOOLONG:
+            return "The file system takes no names that long: choose shorter ones."
+        case _:
+            return f"Check the disk and {again}."
+
+
+def _lacks_inodes(path: Path) -> bool:
+    try:
+        facts = os.statvfs(path if path.is_dir() else path.parent)
+    except (AttributeError, OSError):  # Windows; the folder is gone
+        return False
+    return facts.f_files > 0 and facts.f_favail == 0
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that it exists whole or not at all, even across a power cut. Raises RecordError."""
     write_together({path: content})
 
 
-def write_together(contents: Mapping[Path, Content], stale: Iterable[Path] = ()) -> None:
+def write_together(contents: Mapping[Path, str | bytes], stale: Iterable[Path] = ()) -> None:
     """Write files of which the last one vouches for the others, and remove stale ones. Raises RecordError.
 
     Everything is on the disk before the first file appears. They appear in their order; stale files go before the last
@@ -57,11 +93,8 @@ def write_together(contents: Mapping[Path, Content], stale: Iterable[Path] = ())
             path.unlink(missing_ok=True)
         path = last
         parts[path].file.replace(path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise RecordError(
-            f"{path} could not be written: {getattr(error, 'strerror', None) or error}. Free some space and run the "
-            "same command again."
-        ) from error
+    except OSError as error:
+        raise unwritable(path, error) from error
     finally:
         for part in parts.values():
             part.close()
@@ -82,13 +115,11 @@ class _Part:
             if not self.file.exists():  # `sweep` was faster than the lock
                 self.unlock()
 
-    def write(self, content: Content) -> None:
+    def write(self, content: str | bytes) -> None:
         """Write and put it on the disk."""
-        if callable(content):
-            content(self.file)
-        else:
-            self.file.write_bytes(content.encode() if isinstance(content, str) else content)
         with self.file.open("rb+") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
             os.fsync(file.fileno())
 
     def close(self) -> None:
@@ -131,9 +162,13 @@ def _remove_if_dead(path: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Let one process or thread at a time into the block of a folder, where the file system knows locks.
 
-    The system drops locks with their process, even after `kill -9`.
+    The system drops locks with their process, even after `kill -9`. Raises RecordError where there is no folder and
+    none can be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:  # Windows opens no folders

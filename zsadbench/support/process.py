@@ -1,8 +1,9 @@
-"""How the command's process ends: Ctrl-C is one sentence and exit code 130, and no thread outlives the work.
+"""How the command's process ends: a signal is one sentence, no thread outlives the work, no worker its parent.
 
-Libraries lose a KeyboardInterrupt that falls into their imports, which take the first seconds. So Ctrl-C ends the
-process at once: nothing is half-written, because files appear whole or not at all. Only where something must be tidied
-up first, such as bars on a terminal, it is raised.
+Ctrl-C gives exit code 130, SIGTERM (of `kill`, `timeout` and batch systems) 143. Libraries lose a KeyboardInterrupt
+that falls into their imports, which take the first seconds. So a signal ends the process at once: nothing is
+half-written, because files appear whole or not at all. Only where something must be tidied up first, such as bars on a
+terminal, it is raised.
 """
 
 from __future__ import annotations
@@ -11,36 +12,53 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-INTERRUPTED = "Interrupted. What is finished is kept; the same command goes on from there."
-INTERRUPTED_CODE = 130  # what shells give a command that Ctrl-C ended
+WORDS = {signal.SIGINT: "Interrupted", signal.SIGTERM: "Terminated"}
 GRACE = 2.0  # seconds that threads have to end once the command is done
+WATCH = 1.0  # seconds between two looks of a worker at its parent
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C of the user, told apart from a KeyboardInterrupt that a plugin raises."""
+    """A signal of the user, told apart from a KeyboardInterrupt that a plugin raises."""
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        """Remember the signal."""
+        super().__init__()
+        self.number = number
 
 
-def end_on_ctrl_c() -> None:
-    """From now on let Ctrl-C end the process; one that was started to ignore Ctrl-C goes on to do so."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _end)
+def sentence(number: int) -> str:
+    """Return what is said of a signal that ends the command."""
+    return f"{WORDS[signal.Signals(number)]}. What is finished is kept; the same command goes on from there."
+
+
+def exit_code(number: int) -> int:
+    """Return the exit code that shells give a command which a signal ended."""
+    return 128 + number
+
+
+def end_on_signals() -> None:
+    """From now on let signals end the process; one that was started to ignore a signal goes on to do so."""
+    for number in WORDS:
+        if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+            signal.signal(number, _end)
 
 
 @contextmanager
-def ctrl_c_raised() -> Iterator[None]:
-    """Raise Interrupted for Ctrl-C while the block runs, where it would end the process."""
-    if signal.getsignal(signal.SIGINT) is not _end:
-        yield
-        return
-    signal.signal(signal.SIGINT, _raise)
+def signals_raised() -> Iterator[None]:
+    """Raise Interrupted for signals while the block runs, where they would end the process."""
+    caught = [number for number in WORDS if signal.getsignal(number) is _end]
+    for number in caught:
+        signal.signal(number, _raise)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, _end)
+        for number in caught:
+            signal.signal(number, _end)
 
 
 def is_users(error: KeyboardInterrupt) -> bool:
@@ -64,10 +82,22 @@ def _end_without_threads(code: int) -> None:
     os._exit(code)
 
 
-def _end(*_: Any) -> None:
-    os.write(2, f"{INTERRUPTED}\n".encode())
-    os._exit(INTERRUPTED_CODE)
+def end_with_parent() -> None:
+    """In a worker: let the process end soon after the one that started it, however that ended."""
+    if not any(thread.name == end_with_parent.__name__ for thread in threading.enumerate()):
+        threading.Thread(target=_watch, args=(os.getppid(),), name=end_with_parent.__name__, daemon=True).start()
 
 
-def _raise(*_: Any) -> None:
-    raise Interrupted
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:  # an orphan is given another parent
+        time.sleep(WATCH)
+    os._exit(exit_code(signal.SIGTERM))
+
+
+def _end(number: int, _: Any) -> None:
+    os.write(2, f"{sentence(number)}\n".encode())
+    os._exit(exit_code(number))
+
+
+def _raise(number: int, _: Any) -> None:
+    raise Interrupted(number)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from zsadbench.errors import RecordError
+from zsadbench.support import files
 
 
 class Parked(NamedTuple):
@@ -23,40 +24,60 @@ class Parked(NamedTuple):
 
 
 class Spill:
-    """An append-only store of tensors below one folder."""
+    """An append-only store of tensors below one folder. What goes wrong is a RecordError: no method is to blame."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the file; `folder` must exist and have room for what will be written."""
+        """Open the file; `folder` must exist. Raises RecordError when no file can be made there."""
         self._folder = folder
-        self._file = tempfile.TemporaryFile(dir=folder)
+        try:
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # what is written is written, or told
+        except OSError as error:
+            raise self._failed(error) from error
         self._end = 0
         self._lock = Lock()  # cells of one category are read back by several threads
 
     def write(self, tensor: Tensor) -> Parked:
-        """Append a tensor of any shape and dtype. Raises RecordError when the disk is full."""
-        try:
-            with self._lock:
-                parked = Parked(self._end, tensor.shape, tensor.dtype, tensor.device)
+        """Append a tensor of any shape and dtype. Raises RecordError when that is impossible, as on a full disk."""
+        left = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        with self._lock:
+            parked = Parked(self._end, tensor.shape, tensor.dtype, tensor.device)
+            try:
                 self._file.seek(self._end)
-                self._file.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-                self._end = self._file.tell()
-        except OSError as error:
-            raise RecordError(
-                f"{self._folder} has no room for temporary results: {error.strerror or error}. "
-                "Free some space or choose another --out, then run the same command again."
-            ) from error
+                while left:  # the system may take less than it is given
+                    left = left[self._file.write(left) :]
+            except OSError as error:
+                raise self._failed(error) from error
+            self._end = self._file.tell()
         return parked
 
     def read(self, parked: Parked) -> Tensor:
-        """Return a tensor as it was written, on its device."""
+        """Return a tensor as it was written, on its device. Raises RecordError when it cannot be read back."""
         buffer = bytearray(parked.shape.numel() * parked.dtype.itemsize)
-        with self._lock:
-            self._file.seek(parked.offset)
-            self._file.readinto(buffer)
         if not buffer:
             return torch.empty(parked.shape, dtype=parked.dtype, device=parked.device)
+        left = memoryview(buffer)
+        with self._lock:
+            try:
+                self._file.seek(parked.offset)
+                while left and (count := self._file.readinto(left)):
+                    left = left[count:]
+            except OSError as error:
+                raise RecordError(self._lost(error.strerror or str(error))) from error
+        if left:
+            raise RecordError(self._lost(f"{len(left)} of {len(buffer)} bytes are missing"))
         return torch.frombuffer(buffer, dtype=parked.dtype).reshape(parked.shape).to(parked.device)
 
     def close(self) -> None:
         """Give the disk space back."""
         self._file.close()
+
+    def _failed(self, error: OSError) -> RecordError:
+        return RecordError(
+            f"{self._folder} takes no temporary results: {error.strerror or error}. {files.advice(self._folder, error)}"
+        )
+
+    def _lost(self, why: str) -> str:
+        return (
+            f"temporary results below {self._folder} cannot be read back: {why}. Check the disk and run the same "
+            "command again."
+        )

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from zsadbench import datasets, metrics
-from zsadbench.analysis.rows import MEAN, Level, Line, Table, Value, arrange, name_methods, settle
+from zsadbench.analysis.rows import Level, Line, Table, Value, arrange, name_methods, settle
 from zsadbench.analysis.seeds import over_seeds
 from zsadbench.datasets import DatasetCard
 from zsadbench.errors import RecordError, UnknownName
 from zsadbench.metrics import Column
 from zsadbench.records.published import Library
-from zsadbench.records.results import Record
+from zsadbench.records.results import MEAN, Record
 from zsadbench.tables import sheet, words
 from zsadbench.tables.sheet import DASH, FORMATS, Cell, Sheet
 
@@ -33,7 +33,7 @@ class Row(NamedTuple):
 
     method: str  # CLI name, with what tells it from another row of that name
     dataset: str
-    category: str  # "mean": the dataset
+    category: str  # "mean": the dataset; a category of that name is "mean (category)"
     level: str  # "image" or "pixel"
     metric: str
     value: float | None  # percent, unrounded; None: undefined
@@ -125,7 +125,7 @@ def _row(table: Table, line: Line, column: Column, value: Value) -> Row:
     return Row(
         line.name.cli,
         table.dataset,
-        line.category,
+        words.category(line.category),
         *column,
         value.percent,
         len(value.covered),
@@ -226,7 +226,12 @@ def _text_columns(tables: Sequence[Table]) -> list[str]:
 
 def _texts(line: Line, trained_on: str, columns: Sequence[str]) -> list[Cell]:
     name = " ".join([line.name.title, *words.marks(line)])
-    texts = {"Category": line.category, "Method": name, "Setting": line.setting, "Trained on": trained_on}
+    texts = {
+        "Category": words.category(line.category),
+        "Method": name,
+        "Setting": line.setting,
+        "Trained on": trained_on,
+    }
     return [Cell(texts[column] or DASH) for column in columns]
 
 

@@ -15,6 +15,8 @@ from typing import Literal, NamedTuple
 
 from tabulate import tabulate
 
+from zsadbench.support.texts import no_formula, printable
+
 FORMATS = ("md", "latex", "csv")
 DASH = "–"  # what an undefined number is printed as
 DAGGER = "†"  # a leak
@@ -100,11 +102,11 @@ def plain(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def tidy_csv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return lines of values as CSV: None is an empty field, a float its shortest exact form."""
+    """Return lines of values as CSV: None is an empty field, a float its shortest exact form; no text is a formula."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)
+    for line in (head, *rows):
+        writer.writerow(no_formula(printable(value)) if isinstance(value, str) else value for value in line)
     return text.getvalue()
 
 

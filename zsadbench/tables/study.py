@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from zsadbench import datasets, metrics
-from zsadbench.analysis.rows import MEAN, Line, Name, Table, arrange, identity
+from zsadbench.analysis.rows import Line, Name, Table, arrange, identity
 from zsadbench.datasets import DatasetCard
 from zsadbench.errors import RecordError, UnknownName
 from zsadbench.metrics import Column
 from zsadbench.records import published
 from zsadbench.records.published import Number
-from zsadbench.records.results import Record
+from zsadbench.records.results import MEAN, Record
 from zsadbench.running.studies import Job, Study, printed
 from zsadbench.tables import sheet, words
 from zsadbench.tables.sheet import FORMATS, Sheet
@@ -139,7 +139,7 @@ def _sheet(study: Study, entries: Sequence[Entry]) -> Sheet:
         numbers = [words.percent(entry.values.get(column), column[1]) for column in columns]
         if entry.problem:
             numbers[0] = entry.problem
-        lines.append(sheet.row([row, *([category] if by_category else []), entry.told, *numbers]))
+        lines.append(sheet.row([row, *([words.category(category)] if by_category else []), entry.told, *numbers]))
         before = entry
     return Sheet(study.title, (*texts, *map(words.label, columns)), len(texts), tuple(lines))
 
@@ -169,7 +169,16 @@ def _csv(study: Study, entries: Sequence[Entry]) -> str:
     return sheet.tidy_csv(
         head,
         (
-            (study.name, entry.row, entry.kind, entry.dataset, entry.encoder, entry.category, *column, value)
+            (
+                study.name,
+                entry.row,
+                entry.kind,
+                entry.dataset,
+                entry.encoder,
+                words.category(entry.category),
+                *column,
+                value,
+            )
             for entry in entries
             for column, value in entry.values.items()
         ),

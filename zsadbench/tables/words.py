@@ -8,7 +8,7 @@ from zsadbench import metrics
 from zsadbench.analysis.rows import SCOPES, Line, Name, Table, Value, identity
 from zsadbench.metrics import Column
 from zsadbench.records.published import Library
-from zsadbench.records.results import Record
+from zsadbench.records.results import MEAN, Record
 from zsadbench.tables import data_notes
 from zsadbench.tables.sheet import DAGGER, DASH, DOUBLE_DAGGER
 
@@ -29,6 +29,11 @@ def label(column: Column) -> str:
 def title(column: Column) -> str:
     """Return what a column is called where it begins a line, such as "Image AUROC"."""
     return label(column)[0].upper() + label(column)[1:]
+
+
+def category(name: str) -> str:
+    """Return what a line's category is called; of a category that is called mean, so that it is told from the mean."""
+    return "mean" if name == MEAN else f"{name} (category)" if name == "mean" else name
 
 
 def count(number: int, thing: str) -> str:

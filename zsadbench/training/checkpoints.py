@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from zsadbench.errors import UsageError, WeightsError
 from zsadbench.methods import TrainableMethod
-from zsadbench.support import files
+from zsadbench.support import documents, files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,20 +62,16 @@ def save(folder: Path, tensors: Mapping[str, Tensor], card: dict[str, Any]) -> C
     Raises RecordError when it cannot be written.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    files.write_atomically(folder / WEIGHTS, lambda path: _save_tensors(plain, path))
+    files.write_atomically(folder / WEIGHTS, _encode(plain))
     complete = Card(**card, weights_sha256=files.sha256(folder / WEIGHTS))
     files.write_atomically(folder / CARD, json.dumps(asdict(complete), indent=1, allow_nan=False) + "\n")
     return complete
 
 
-def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+def _encode(tensors: dict[str, Tensor]) -> bytes:
+    from safetensors.torch import save
 
-    try:
-        save_file(tensors, path)
-    except SafetensorError as error:  # how a full disk is reported
-        raise OSError(str(error)) from error
+    return save(tensors)
 
 
 def load(folder: Path) -> Card:
@@ -96,18 +92,25 @@ def load(folder: Path) -> Card:
 def read_card(folder: Path) -> Card:
     """Read the card of a finished checkpoint alone. Raises WeightsError naming the file."""
     path = folder / CARD
-    if not path.is_file():
+    if not path.exists():
         raise WeightsError(
             f"{folder} is no checkpoint: it has no {CARD}. Expected a folder that `zsadbench train` has finished."
         )
     try:
-        card = Card(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        data = documents.read(path)
+        if isinstance(data, dict) and data.get("format") != FORMAT:
+            raise documents.Malformed(f"its format is {str(data.get('format'))[:40]}; expected {FORMAT}")
+        card = documents.build(Card, data)
+        for epoch in card.epochs:
+            documents.build(Epoch, epoch, "epochs")
+        if card.data.get("limit") is not None and not isinstance(card.data["limit"], int):
+            raise documents.Malformed("data.limit is no number")
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}. Check who may read it.") from error
+    except documents.Malformed as error:
         raise WeightsError(
-            f"{path} is no readable card of a checkpoint: {error}. Delete the folder and train it again."
+            f"{path} is no card of a checkpoint: {error}. Delete the folder and train it again."
         ) from error
-    if card.format != FORMAT:
-        raise WeightsError(f"{path} has format {card.format}; expected {FORMAT}. Delete the folder and train it again.")
     return card
 
 

@@ -7,6 +7,7 @@ the position.
 
 from __future__ import annotations
 
+import io
 import math
 import typing
 from collections.abc import Callable, Mapping
@@ -202,7 +203,9 @@ class _Loop:
             "trained": self.trained.state_dict(),
             "optimiser": self.optimiser.state_dict() if self.optimiser is not None else None,
         }
-        files.write_atomically(self.job.request.out / STATE, lambda path: torch.save(state, path))
+        content = io.BytesIO()
+        torch.save(state, content)  # written by us, so that a disk that is full says so
+        files.write_atomically(self.job.request.out / STATE, content.getvalue())
 
     def _diverged(self, values: Mapping[str, float], batch: TrainingStep) -> str:
         position = self.position
