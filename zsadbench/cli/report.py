@@ -24,4 +24,5 @@ def report(
     add_plugins(plugins)
     from zsadbench.report import content, page
 
+    page.check_folder(out)
     typer.echo(page.write(content.collect(run, compare, data_root, not no_intervals), out))

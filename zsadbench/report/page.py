@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from zsadbench import __version__
-from zsadbench.errors import MissingDependency
+from zsadbench.errors import MissingDependency, UsageError
 from zsadbench.report.content import Content
 from zsadbench.support import files
 
@@ -23,6 +23,12 @@ def render(content: Content) -> str:
         autoescape=True, loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template("page.html").render(content=content, version=__version__)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UsageError where a page cannot be written into a folder, because that is a file."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--out {folder} is a file; expected a folder, which gets index.html.")
 
 
 def write(content: Content, folder: Path) -> Path:

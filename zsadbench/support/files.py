@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -59,12 +60,20 @@ def write_together(contents: Mapping[Path, Content], stale: Iterable[Path] = ())
         parts[path].file.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         raise RecordError(
-            f"{path} could not be written: {getattr(error, 'strerror', None) or error}. Free some space and run the "
-            "same command again."
+            f"{path} could not be written: {getattr(error, 'strerror', None) or error}. {_advice(error)}"
         ) from error
     finally:
         for part in parts.values():
             part.close()
+
+
+def _advice(error: OSError | RuntimeError) -> str:
+    """Return what to do where a file could not be written."""
+    if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
+        return "A file stands where a folder is needed, or the other way round: choose another path."
+    if isinstance(error, PermissionError) or error.args[:1] == (errno.EROFS,):
+        return "Allow writing there, or choose another folder."
+    return "Free some space and run the same command again."
 
 
 class _Part:
