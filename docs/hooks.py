@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-import dataclasses
 import importlib
 import inspect
-import io
 import posixpath
 import re
-import tokenize
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
@@ -21,6 +17,7 @@ from zsadbench import datasets, encoders, methods, metrics
 from zsadbench.cli import listing
 from zsadbench.cli.main import app
 from zsadbench.records import published
+from zsadbench.support.options import changes, documented
 from zsadbench.training import cross_dataset
 
 MARK = re.compile(r"^<!-- generated: (\w+) ?([\w.]*) -->$", re.MULTILINE)
@@ -67,7 +64,7 @@ def method(name: str) -> str:
         "Paper": card.reference,
         "Code read": f"`{card.code}`" if card.code else "none",
         "Licence of the code": card.licence,
-        "Setting": listing.SETTINGS[card.scope],
+        "Setting": listing.setting(card),
         "Notes": card.notes,
     }
     return table(("Name", f"`{name}`"), [(key, fact) for key, fact in facts.items() if fact]) + presets(name)
@@ -78,17 +75,14 @@ def presets(name: str) -> str:
     found = methods.lookup(name)[0].presets
     if len(found) == 1:
         return ""
-    rows = [(f"`{methods.lookup(f'{name}.{preset}')[1]}`", _changes(config)) for preset, config in found.items()]
-    return "\n" + table(("preset", "options that differ from the defaults"), rows)
-
-
-def _changes(config: Any) -> str:
-    changed = [
-        f"`{field.name}={value(getattr(config, field.name))}`"
-        for field in dataclasses.fields(config)
-        if getattr(config, field.name) != field.default or field.name == "trained_on"
+    rows = [
+        (
+            f"`{methods.lookup(f'{name}.{preset}')[1]}`",
+            ", ".join(f"`{option}={value}`" for option, value in changes(config).items()),
+        )
+        for preset, config in found.items()
     ]
-    return ", ".join(changed)
+    return "\n" + table(("preset", "options that differ from the defaults"), rows)
 
 
 def options(name: str) -> str:
@@ -118,33 +112,7 @@ def class_fields(path: str) -> str:
 
 def fields(kind: type) -> list[tuple[str, str, str]]:
     """Return (name, default, comment) of each field of a class, inherited ones included."""
-    comments: dict[str, str] = {}
-    for owner in reversed([base for base in kind.__mro__ if base.__module__.startswith("zsadbench")]):
-        comments |= field_comments(owner)
-    defaults = (
-        {field.name: field.default for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {}
-    )
-    return [
-        (f"`{name}`", code(value(defaults.get(name, getattr(kind, name, dataclasses.MISSING)))), comment)
-        for name, comment in comments.items()
-    ]
-
-
-def field_comments(kind: type) -> dict[str, str]:
-    """Return field -> the comment at the end of its line, "" for none, from a class's source."""
-    source = inspect.getsource(kind)
-    comments = {
-        token.start[0]: token.string.lstrip("# ")
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    }
-    body = ast.parse(source).body[0]
-    assert isinstance(body, ast.ClassDef)
-    return {
-        node.target.id: comments.get(node.end_lineno or 0, "")
-        for node in body.body
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-    }
+    return [(f"`{one.name}`", code(one.default), one.meaning) for one in documented(kind)]
 
 
 def dataset(stem: str) -> str:
@@ -153,7 +121,7 @@ def dataset(stem: str) -> str:
     for item in _datasets():
         if item.card is not None and item.name.partition(".")[0] == stem:
             card, name = item.card, f"`{item.name}`"
-            levels = ", ".join(level for level in ("image", "pixel") if getattr(card, f"{level}_level"))
+            levels = ", ".join(card.levels)
             counts = [sum(pair[label] for pair in card.expected.values()) for label in (0, 1)] if card.expected else []
             rows.append((name, " / ".join(map(str, counts)) or "?", levels, f"`{card.mask_rule}`", card.licence))
             words.append(f"\n{name}: {card.source}. {card.notes}\n")
@@ -239,18 +207,6 @@ def _command(path: Sequence[str], command: Any) -> str:
     usage = " ".join(["zsadbench", *path, *(one.name.upper() for one in arguments), "[OPTIONS]"])
     text = f"## {' '.join(path)}\n\n```text\n{usage}\n```\n\n{inspect.cleandoc(command.help or '')}\n\n"
     return text + table(("option", "default", "meaning"), rows)
-
-
-def value(item: Any) -> str:
-    """Return an option's value as `--set` takes it; a recipe in words."""
-    if item is dataclasses.MISSING or isinstance(item, property):
-        return ""
-    if dataclasses.is_dataclass(item):
-        stages = [f"{stage.epochs} epochs at {stage.lr:g}" for stage in getattr(item, "stages", ())]
-        return ", then ".join(stages) or f"{type(item).__name__}()"
-    if isinstance(item, tuple):
-        return ",".join(map(value, item))
-    return f'"{item}"' if item == "" else str(item)
 
 
 def code(text: str) -> str:

@@ -95,8 +95,8 @@ class ClipAd(TrainableMethod):
         code="ByChelsea/CLIP-AD@f004973",
         notes="The image score is min-max normalised over the category (transductive), as in the code; "
         "image_score=sum is the paper's. Multi-crop enlarges the preprocessed image instead of the file's. SDP+ uses "
-        "the last epoch; the paper chose one by the score on the target. Its presets of mvtec_rvs_visa on differ from "
-        "the first two in what a target asks for, and share their checkpoints.",
+        "the last epoch; the paper chose one by the score on the target. Presets of SDP+ for one "
+        "dataset, such as sdp_plus_visa_headct, share the checkpoint of their training set.",
     )
     presets = {
         "sdp": ClipAdConfig(),

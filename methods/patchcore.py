@@ -53,6 +53,7 @@ class PatchCore(Method):
         licence="Apache-2.0",
         notes="Approximation: memory bank of a shared vision transformer, where the paper reads a WideResNet50. "
         "Few-shot: references come from the train split.",
+        shots=1,
     )
     presets = {
         "1shot": PatchCoreConfig(),

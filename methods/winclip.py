@@ -64,7 +64,8 @@ class WinClip(Method):
         reference="Jeong et al., CVPR 2023",
         scope="image",
         code="zqhang/Accurate-WinCLIP-pytorch@eef4f8c",
-        notes="No official code exists: follows a re-implementation. The paper's crops and tiling are unpublished.",
+        notes="No official code exists: follows a re-implementation. The paper's crops and tiling are unpublished. "
+        "With references, patches are compared before the final norm, as there; anomalib takes them after it.",
     )
     presets = {
         "zero_shot": WinClipConfig(),

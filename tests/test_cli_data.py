@@ -22,14 +22,15 @@ def tumours(tmp_path):
     return tmp_path
 
 
-def test_list_shows_counts_levels_licence_and_what_fetch_can_get():
+def test_list_shows_counts_levels_and_what_fetch_can_get_and_as_json_the_licence():
     done = zsadbench("data", "list")
     assert done.returncode == 0
     head, _, *lines = done.stdout.splitlines()
-    assert head.split() == "name title domain categories normal anomalous levels fetch licence".split()
+    assert head.split() == "name title normal anomalous levels fetch".split()
     row = next(line for line in lines if line.startswith("visa "))
-    assert row.split() == "visa VisA industrial 12 962 1200 image pixel yes CC BY 4.0".split()
+    assert row.split() == "visa VisA 962 1200 image pixel yes".split()
     facts = {row["name"]: row["facts"] for row in json.loads(zsadbench("data", "list", "--json").stdout)}
+    assert facts["visa"]["licence"] == "CC BY 4.0" and facts["visa"]["categories"] == "12"
     assert facts["isic"]["levels"] == "pixel" and facts["headct"]["levels"] == "image"
     assert facts["mvtec"]["fetch"] == "" and facts["folder"]["normal"] == "?"
 

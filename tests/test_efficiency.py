@@ -228,6 +228,13 @@ def test_latex_and_csv_hold_the_same_numbers():
     assert values["method"] == "april_gan" and float(values["params M"]) == 430
 
 
+def test_failures_alone_are_told_in_every_format_without_words_about_columns():
+    failed = EfficiencyRecord("winclip", "WinCLIP", "failed", "GPU X", "bf16", error="No memory.")
+    assert efficiency_table.render([failed], []) == "- winclip: No memory.\n"
+    text = efficiency_table.render([failed], [], "latex")
+    assert text.count(r"\begin") == text.count(r"\end") == 1 and "winclip: No memory." in text
+
+
 def test_a_failed_method_is_told_below_the_table():
     failed = EfficiencyRecord("winclip", "WinCLIP", "failed", "GPU X", "bf16", error="No memory.")
     assert "- winclip: No memory." in efficiency_table.render([DONE, failed], [])

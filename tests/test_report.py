@@ -77,6 +77,13 @@ def read(path: Path) -> Page:
     return Page(path.read_text(encoding="utf-8"))
 
 
+def test_a_file_given_as_the_folder_is_called_so(run, tmp_path):
+    (tmp_path / "report.html").write_text("mine")
+    done = zsadbench("report", run, "--out", tmp_path / "report.html")
+    assert done.returncode == 2 and "report.html is a file; expected a folder, which gets index.html" in done.stderr
+    assert (tmp_path / "report.html").read_text() == "mine"
+
+
 def test_the_page_has_tables_categories_failures_and_provenance(run, tmp_path):
     done = zsadbench("report", run, "--out", tmp_path / "out", "--no-intervals")
     assert done.returncode == 0 and done.stdout.strip() == str(tmp_path / "out/index.html")

@@ -1,5 +1,6 @@
 """Records: atomic, complete, deterministic, and refused when they are not ours."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -90,6 +91,25 @@ def test_a_full_disk_is_a_sentence_and_leaves_the_old_record(tmp_path, monkeypat
         results.save(tmp_path, RECORD)
     assert path.read_bytes() == before
     assert sorted(p.name for p in path.parent.iterdir()) == ["bottle.csv", "bottle.json"]
+
+
+@pytest.mark.parametrize(
+    ("problem", "advice"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "Free some space"),
+        (RuntimeError("unexpected pos 64 vs 0"), "Free some space"),  # torch's words for a full disk
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory"), "choose another path"),
+        (FileExistsError(errno.EEXIST, "File exists"), "choose another path"),
+        (PermissionError(errno.EACCES, "Permission denied"), "Allow writing there"),
+        (OSError(errno.EROFS, "Read-only file system"), "Allow writing there"),
+    ],
+)
+def test_the_advice_fits_the_reason_why_a_file_cannot_be_written(tmp_path, problem, advice):
+    def fail(path):
+        raise problem
+
+    with pytest.raises(RecordError, match=advice):
+        files.write_atomically(tmp_path / "out.json", fail)
 
 
 def test_the_fingerprint_ignores_key_order_and_sees_every_value():

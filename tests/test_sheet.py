@@ -61,6 +61,18 @@ def test_notes_without_a_table_are_whole_latex():
     assert sheet.markdown([], ["winclip: No memory."]) == "- winclip: No memory.\n"
 
 
+def test_columns_fit_the_terminal_by_wrapping_the_widest(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    rows = [("one", "a long title that must be wrapped somewhere", 7), ("three", "short", 12)]
+    assert sheet.plain(["name", "title", "count"], rows).splitlines() == [
+        "name   title                       count",
+        "-----  --------------------------  -----",
+        "one    a long title that must be       7",
+        "       wrapped somewhere",
+        "three  short                          12",
+    ]
+
+
 def test_csv_keeps_every_digit_and_tells_undefined_from_zero():
     assert sheet.tidy_csv(["a", "b", "c"], [(1 / 3, None, "x,y")]) == f'a,b,c\n{1 / 3!r},,"x,y"\n'
 

@@ -16,7 +16,7 @@ from statsmodels.stats.multitest import multipletests
 from zsadbench.analysis import significance
 from zsadbench.analysis.differences import compare
 from zsadbench.analysis.significance import NothingToCompare, analyse, holm
-from zsadbench.errors import MissingDependency, RecordError
+from zsadbench.errors import MissingDependency, RecordError, UnknownName
 from zsadbench.records.results import Record
 from zsadbench.tables import significance as significance_tables
 
@@ -136,6 +136,19 @@ def test_categories_that_some_method_lacks_and_leaked_rows_are_left_out():
 def test_nothing_to_compare_is_an_error_with_the_next_step(records, sentence):
     with pytest.raises(NothingToCompare, match=sentence):
         analyse(records, "image", "auroc")
+
+
+@pytest.mark.parametrize(
+    ("level", "metric", "sentence"),
+    [
+        ("image", "aurocs", "Unknown image metric 'aurocs'. Did you mean 'auroc'"),
+        ("image", "aupro", "Unknown image metric 'aupro'"),
+        ("images", "auroc", "Unknown level 'images'. Did you mean 'image'"),
+    ],
+)
+def test_an_unknown_metric_is_called_so(level, metric, sentence):
+    with pytest.raises(UnknownName, match=re.escape(sentence)):
+        analyse(grid(VALUES), level, metric)
 
 
 def test_protocols_are_not_mixed():

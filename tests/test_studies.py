@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,14 @@ def test_only_the_missing_cells_of_a_study_run(small):
     assert [job.plan.cells for job in again] == [0, 1]
     assert studies.run(again, silent()) == 0
     assert lost.read_bytes() == before
+
+
+def test_the_footnotes_name_every_row_also_two_of_one_configuration(small):
+    study, jobs = small
+    again = replace(jobs[1], row=replace(jobs[1].row, label="Again"))
+    text = study_tables.render(study, [*jobs, again])
+    note = next(line for line in text.splitlines() if line.startswith("- Encoder"))
+    assert note.endswith(f": {', '.join(job.row.label for job in [*jobs, again])}.")
 
 
 def _place(jobs):

@@ -219,6 +219,22 @@ def test_a_method_without_weights_reads_needs_a_checkpoint_with_the_reason_below
     assert "- adaclip on bottle: needs a checkpoint. Give --checkpoint adaclip=PATH." in text
 
 
+def test_what_a_card_says_is_told_below_the_table_once() -> None:
+    facts = {"notes": "No reproduction of the paper."}
+    text = markdown(
+        record("a", **facts), record("a", "cable", **facts), record("b", **facts), record("c", notes="Ours.")
+    )
+    assert text.endswith("- About A, B: No reproduction of the paper.\n- About C: Ours.\n")
+    assert "About" not in markdown(record())
+
+
+def test_a_bug_is_told_in_one_line_that_says_where_the_traceback_is() -> None:
+    error = "ValueError: no (at methods/m6.py:27)\nTraceback (most recent call last):\n  File ...\nValueError: no"
+    text = markdown(record(), unfinished("m6", "bottle", "failed", error))
+    note = next(line for line in text.splitlines() if line.startswith("- m6"))
+    assert note == "- m6 on bottle: failed. ValueError: no (at methods/m6.py:27). Its traceback stands in mvtec/m6/."
+
+
 def test_failed_cells_are_listed_once_per_reason() -> None:
     bad = [unfinished("winclip", name, "failed", "CUDA out of memory.") for name in ("cable", "pill")]
     text = markdown(record(), *bad, *bad)

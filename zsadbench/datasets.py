@@ -91,6 +91,11 @@ class DatasetCard:
     downloads: tuple[tuple[str, str, int], ...] = ()  # public archives: (URL, "sha256:..." or "md5:...", bytes or 0)
     notes: str = ""  # traps and what is unverified
 
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Return "image" and "pixel", as far as there is ground truth for them."""
+        return tuple(level for level in ("image", "pixel") if getattr(self, f"{level}_level"))
+
 
 class Dataset(ABC):
     """The samples of one dataset variant under one root folder.

@@ -47,6 +47,7 @@ class MethodCard:
     code: str = ""  # repository@commit that was read, or "" when there is none
     licence: str = ""  # of the reference code
     notes: str = ""  # what is inferred, approximated or not reproduced
+    shots: int = 0  # normal reference images per category that the default preset takes
 
 
 @dataclass(frozen=True)

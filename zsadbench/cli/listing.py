@@ -6,8 +6,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from zsadbench import datasets, encoders, methods
+from zsadbench.analysis.rows import SCOPES
+from zsadbench.methods import MethodCard
 
-SETTINGS = {"image": "0-shot", "batch": "batch", "category": "transductive"}  # a method's scope, as tables name it
+PRINTED = ("setting", "presets", "normal", "anomalous", "levels", "fetch")  # facts that fit a terminal; JSON has all
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,14 @@ def render(lines: Sequence[Row]) -> str:
     """Return the lines as an aligned table."""
     from zsadbench.tables import sheet
 
-    columns = list(dict.fromkeys(name for line in lines for name in line.facts))
+    columns = list(dict.fromkeys(name for line in lines for name in line.facts if name in PRINTED))
     body = [[line.name, line.title, *(line.facts.get(column, "") for column in columns)] for line in lines]
     return sheet.plain(["name", "title", *columns], body)
+
+
+def setting(card: MethodCard) -> str:
+    """Return the setting of a method's default preset as tables name it, such as "1-shot" or "0-shot, batch"."""
+    return f"{card.shots}-shot{SCOPES[card.scope]}"
 
 
 def _methods() -> list[Row]:
@@ -41,8 +48,9 @@ def _methods() -> list[Row]:
             item.name,
             item.card.title,
             {
-                "setting": SETTINGS[item.card.scope],
-                "presets": ", ".join(f"{item.name}.{preset}" for preset in item.presets[1:]),
+                "setting": setting(item.card),
+                "presets": str(len(item.presets)),
+                "names": ", ".join(f"{item.name}.{preset}" for preset in item.presets[1:]),
                 "reference": item.card.reference,
             },
         )
@@ -56,13 +64,12 @@ def _datasets() -> list[Row]:
         if item.card is None:
             lines.append(Row(item.name, f"broken: {item.problem}", {}))
             continue
-        levels = [name for name, there in (("image", item.card.image_level), ("pixel", item.card.pixel_level)) if there]
         facts = {
             "domain": item.card.domain,
             "categories": str(len(item.card.expected) or "?"),
             "normal": _total(item.card.expected.values(), 0),
             "anomalous": _total(item.card.expected.values(), 1),
-            "levels": " ".join(levels),
+            "levels": " ".join(item.card.levels),
             "fetch": "yes" if item.card.downloads else "",
             "licence": item.card.licence,
         }

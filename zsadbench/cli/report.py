@@ -27,4 +27,5 @@ def report(
     add_plugins(plugins)
     from zsadbench.report import content, page
 
+    page.check_folder(out)
     show(str(page.write(content.collect(run, compare, data_root, not no_intervals, dataset or ()), out)))

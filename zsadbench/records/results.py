@@ -52,6 +52,7 @@ class Record:
     error: str | None = None  # a sentence for every cell that is not done; a bug's traceback stands below it
     fingerprint: str = ""  # sha256 over everything that decides the numbers
     title: str = ""  # the method's printed name
+    notes: str = ""  # of the method's card: what is inferred, approximated or not reproduced
     image: dict[str, float | None] = field(default_factory=dict)  # image-level metrics in 0..1; None: undefined
     pixel: dict[str, float | None] = field(default_factory=dict)  # pixel-level metrics in 0..1; None: undefined
     details: dict[str, Any] = field(default_factory=dict)  # counts, thresholds, regions, bound of an inexact metric

@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 
 from zsadbench import __version__
-from zsadbench.errors import MissingDependency
+from zsadbench.errors import MissingDependency, UsageError
 from zsadbench.report.content import Content
 from zsadbench.support import files
 from zsadbench.support.texts import printable
@@ -47,6 +47,12 @@ def render(content: Content) -> str:
 def _digest(text: str) -> str:
     """Return what a content security policy calls an inline script or style: no other one is let in."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UsageError where a page cannot be written into a folder, because that is a file."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--out {folder} is a file; expected a folder, which gets index.html.")
 
 
 def write(content: Content, folder: Path) -> Path:

@@ -38,6 +38,7 @@ def done(cell: Cell, method: Method, outcome: Evaluation, request: Request) -> R
         status="done",
         fingerprint=cell.fingerprint,
         title=method.card.title,
+        notes=method.card.notes,
         image=outcome.image,
         pixel=outcome.pixel,
         details=outcome.details,

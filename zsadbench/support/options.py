@@ -1,16 +1,28 @@
-"""Options are frozen dataclasses; this module turns the user's `FIELD=VALUE` texts into a changed copy."""
+"""Options are frozen dataclasses: `FIELD=VALUE` texts become a changed copy, and fields and comments become texts."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
+import io
+import tokenize
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal, NamedTuple, TypeVar, Union
 
-from zsadbench.errors import OptionError, UnknownName
+from zsadbench.errors import OptionError, UnknownName, counted
 
 Config = TypeVar("Config")
+
+
+class Option(NamedTuple):
+    """One field of a class, in words."""
+
+    name: str
+    default: str  # as --set takes it; "" where there is none
+    meaning: str  # the comment at the end of its line
 
 
 def override(config: Config, changes: Mapping[str, Any], owner: str) -> Config:
@@ -73,3 +85,56 @@ def _parse_union(text: str, alternatives: tuple[Any, ...]) -> Any:
         except ValueError as error:
             problems.append(str(error))
     raise ValueError(" or ".join(dict.fromkeys(problems)))
+
+
+def documented(kind: type) -> list[Option]:
+    """Return the fields of a class, those of its bases first, with their defaults and what comments say of them."""
+    meanings: dict[str, str] = {}
+    for owner in reversed(kind.__mro__):
+        if owner is not object:
+            meanings |= _comments(owner)
+    fields = {field.name: field.default for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {}
+    return [
+        Option(name, text(fields.get(name, getattr(kind, name, dataclasses.MISSING))), meaning)
+        for name, meaning in meanings.items()
+    ]
+
+
+def _comments(kind: type) -> dict[str, str]:
+    """Return field -> the comment at the end of its line, "" for none, from the source of a class; {} without one."""
+    try:
+        source = inspect.getsource(kind)
+    except (OSError, TypeError):
+        return {}
+    comments = {
+        token.start[0]: token.string.lstrip("# ")
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    body = ast.parse(source).body[0]
+    return {
+        node.target.id: comments.get(node.end_lineno or 0, "")
+        for node in getattr(body, "body", ())
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+
+
+def changes(config: Any) -> dict[str, str]:
+    """Return the options that differ from the defaults of their class, and the training set: name -> text."""
+    return {
+        field.name: text(getattr(config, field.name))
+        for field in dataclasses.fields(config)
+        if getattr(config, field.name) != field.default or field.name == "trained_on"
+    }
+
+
+def text(value: Any) -> str:
+    """Return an option's value as `--set` takes it; a training recipe in words; "" for no value."""
+    if value is dataclasses.MISSING or isinstance(value, property):
+        return ""
+    if dataclasses.is_dataclass(value):
+        stages = [f"{counted(stage.epochs, 'epoch')} at {stage.lr:g}" for stage in getattr(value, "stages", ())]
+        return ", then ".join(stages) or f"{type(value).__name__}()"
+    if isinstance(value, tuple):
+        return ",".join(map(text, value))
+    return f'"{value}"' if value == "" else str(value)

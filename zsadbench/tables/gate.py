@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from zsadbench.analysis.gate import Baseline, Change
-from zsadbench.tables import sheet, words
+from zsadbench.errors import counted
+from zsadbench.tables import sheet
 from zsadbench.tables.sheet import DASH, Sheet
 
 HEAD = ("", "Cell", "Metric", "Baseline", "Now", "Change")
@@ -19,7 +20,7 @@ def render(changes: Sequence[Change], baseline: Baseline) -> str:
     table = sheet.markdown([Sheet("", HEAD, 3, rows)]) + "\n" if rows else ""
     within = f"; {moved} numbers moved within their tolerance" if moved else ""
     verdict = f"{failed} worse or missing" if failed else "nothing got worse"
-    return f"{table}Gate over {words.count(len(baseline.cells), 'cell')}: {verdict}{within}."
+    return f"{table}Gate over {counted(len(baseline.cells), 'cell')}: {verdict}{within}."
 
 
 def _texts(change: Change) -> list[str]:

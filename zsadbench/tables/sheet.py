@@ -9,6 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shutil
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -17,6 +19,7 @@ from tabulate import tabulate
 
 from zsadbench.support.texts import no_formula, printable
 
+GAP, NARROWEST = "  ", 20  # between two columns of a terminal; characters of a column that is wrapped
 FORMATS = ("md", "latex", "csv")
 DASH = "–"  # what an undefined number is printed as
 DAGGER = "†"  # a leak
@@ -97,8 +100,22 @@ def latex(sheets: Sequence[Sheet], notes: Sequence[str] = ()) -> str:
 
 
 def plain(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return aligned texts for a terminal."""
-    return tabulate(list(rows), head, tablefmt="simple")
+    """Return texts in columns that fit the terminal, or 80 characters: the widest column is wrapped."""
+    body = [list(map(str, row)) for row in rows]
+    columns = list(zip(head, *body, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    widest = widths.index(max(widths))
+    rest = shutil.get_terminal_size().columns - sum(widths) + widths[widest] - len(GAP) * (len(widths) - 1)
+    widths[widest] = min(widths[widest], max(rest, NARROWEST))
+    sides = [str.rjust if all(text.isdigit() for text in column[1:]) else str.ljust for column in columns]
+    lines = []
+    for row in [list(head), ["-" * width for width in widths], *body]:
+        wrapped = textwrap.wrap(row[widest], widths[widest], break_on_hyphens=False) or [""]
+        for i, part in enumerate(wrapped):
+            cells = [part if j == widest else text if i == 0 else "" for j, text in enumerate(row)]
+            aligned = (side(text, width) for side, text, width in zip(sides, cells, widths, strict=True))
+            lines.append(GAP.join(aligned).rstrip())
+    return "\n".join(lines)
 
 
 def tidy_csv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -155,13 +155,22 @@ def _notes(study: Study, runs: Sequence[Run]) -> Iterator[str]:
         else:
             yield f"The measured numbers{whose} have the paper's dataset and encoder."
     records = [record for run in runs for record in run.records]
-    names = {identity(record): Name(run.job.row.label, run.job.row.label) for run in runs for record in run.records}
-    yield from words.notes([run.table for run in runs], records, names, None)
+    yield from words.notes([run.table for run in runs], records, _names(runs), None)
     yield f"Published: {published.citations()[study.source]}, table {study.table}, as printed."
     if study.notes:
         yield study.notes
     for run in runs:
         yield from (f"{run.job.row.label}: {reason}" for reason in words.notes_below(run.table, run.records))
+
+
+def _names(runs: Sequence[Run]) -> dict[tuple[str, str], Name]:
+    """Return what records are called: the labels of their rows, of which several may be one configuration."""
+    labels: dict[tuple[str, str], dict[str, None]] = {}
+    for run in runs:
+        for record in run.records:
+            labels.setdefault(identity(record), {})[run.job.row.label] = None
+    titles = {key: ", ".join(found) for key, found in labels.items()}
+    return {key: Name(title, title) for key, title in titles.items()}
 
 
 def _csv(study: Study, entries: Sequence[Entry]) -> str:

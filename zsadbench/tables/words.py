@@ -36,11 +36,6 @@ def category(name: str) -> str:
     return "mean" if name == MEAN else f"{name} (category)" if name == "mean" else name
 
 
-def count(number: int, thing: str) -> str:
-    """Return "1 cell", "2 cells"."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
 def percent(value: float | None, metric: str = "") -> str:
     """Return a percentage with the decimals of its metric, or a dash where it is undefined."""
     return DASH if value is None else f"{value:.{metrics.get(metric).decimals}f}"
@@ -72,9 +67,16 @@ def notes_below(table: Table, records: Iterable[Record]) -> list[str]:
         if record.dataset == table.dataset and (record.status != "done" or record.failure is not None):
             newer = "a newer attempt failed, shown is the result before it"
             status = newer if record.failure is not None else STATUSES[record.status]
-            reason = record.method, status, record.failure or record.reason
+            reason = record.method, status, record.failure or _reason(record)
             reasons.setdefault(reason, {})[record.category] = None
     return [f"{method} on {', '.join(found)}: {status}. {error}" for (method, status, error), found in reasons.items()]
+
+
+def _reason(record: Record) -> str:
+    """Return why a cell has no numbers, in one line, and where the traceback of a bug is."""
+    if len((record.error or "").strip().splitlines()) < 2:
+        return record.reason
+    return f"{record.reason.rstrip('.')}. Its traceback stands in {record.dataset}/{record.method}/."
 
 
 def notes(
@@ -87,8 +89,8 @@ def notes(
 
 
 def conditions(done: Sequence[Record], names: Mapping[tuple[str, str], Name]) -> list[str]:
-    """Return what finished records were made with: protocol, odd files, demo data or weights, encoders."""
-    return [*_protocol(done), *data_notes.notes(done), *_demo(done), *_encoders(done, names)]
+    """Return what finished records were made with: protocol, odd files, demo data, encoders, and what cards say."""
+    return [*_protocol(done), *data_notes.notes(done), *_demo(done), *_encoders(done, names), *_cards(done)]
 
 
 def _units(lines: Sequence[Line]) -> Iterator[str]:
@@ -166,6 +168,16 @@ def _encoders(done: Iterable[Record], names: Mapping[tuple[str, str], Name]) -> 
             users.setdefault(", ".join(filter(None, facts)), {})[names[identity(record)].title] = None
     for text, titles in users.items():
         yield f"Encoder {text}: {', '.join(titles)}."
+
+
+def _cards(done: Iterable[Record]) -> Iterator[str]:
+    """Yield what the cards of methods say is inferred, approximated or not reproduced; the same words once."""
+    titles: dict[str, dict[str, None]] = {}
+    for record in done:
+        if record.notes:
+            titles.setdefault(record.notes, {})[record.title] = None
+    for text, found in titles.items():
+        yield f"About {', '.join(found)}: {text}"
 
 
 def _sources(lines: Iterable[Line], library: Library) -> Iterator[str]:

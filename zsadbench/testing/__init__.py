@@ -53,6 +53,7 @@ def check_method(name: str, encoder: str | Encoder = "tiny", count: int = 6, **c
             method.remember(
                 loading.from_tensor(references, category, [Path(f"reference_{i}.png") for i in range(method.shots)])
             )
+    _check_card(method)
     before = images.clone()
     first = _predict(method, images, category)
     assert torch.equal(images, before), f"{name} changed its input images; expected them untouched"
@@ -63,6 +64,13 @@ def check_method(name: str, encoder: str | Encoder = "tiny", count: int = 6, **c
         _check_image_scope(method, images, category, first)
     else:
         _check_permutation(method, images, category, first)
+
+
+def _check_card(method: Method) -> None:
+    """The card tells how many references the default preset takes: listings read it without importing the method."""
+    if "." not in method.name:
+        taken, told = method.shots, method.card.shots
+        assert taken == told, f"{method.name} takes {taken} references, but its card says shots={told}"
 
 
 def _predict(method: Method, images: Tensor, category: Category) -> Prediction:
