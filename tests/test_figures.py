@@ -18,7 +18,7 @@ from zsadbench.figures import drawing, map_grid, map_samples, ranks
 from zsadbench.figures import study as study_series
 from zsadbench.protocol import Protocol
 from zsadbench.records import results, saved_maps
-from zsadbench.records.reading import ImageScore
+from zsadbench.records.record import ImageScore
 from zsadbench.records.results import Record
 from zsadbench.running import studies
 from zsadbench.running.plan import make_plan

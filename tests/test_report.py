@@ -12,7 +12,7 @@ from test_cli import zsadbench
 
 from zsadbench.errors import RecordError
 from zsadbench.records import results
-from zsadbench.records.reading import ImageScore
+from zsadbench.records.record import ImageScore
 from zsadbench.records.results import Record
 from zsadbench.report import content, page
 

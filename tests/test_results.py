@@ -10,7 +10,7 @@ from finished import PARTS, SETTING
 
 from zsadbench.errors import RecordError
 from zsadbench.records import results
-from zsadbench.records.reading import ImageScore
+from zsadbench.records.record import ImageScore
 from zsadbench.records.results import Record
 from zsadbench.support import files
 

@@ -17,7 +17,7 @@ from zsadbench.analysis.rows import arrange
 from zsadbench.cli import options
 from zsadbench.errors import RecordError, WeightsError
 from zsadbench.records import reading, results
-from zsadbench.records.reading import ImageScore
+from zsadbench.records.record import ImageScore
 from zsadbench.records.results import MEAN, Record
 from zsadbench.running import resume
 from zsadbench.support import documents, texts

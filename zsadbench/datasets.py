@@ -97,6 +97,15 @@ class DatasetCard:
         return tuple(level for level in ("image", "pixel") if getattr(self, f"{level}_level"))
 
 
+@dataclass(frozen=True)
+class Oddity:
+    """Something odd that a number of images have."""
+
+    count: int
+    first: str  # name of the first sample that has it
+    value: float = 0.0  # the largest of what was measured
+
+
 class Dataset(ABC):
     """The samples of one dataset variant under one root folder.
 

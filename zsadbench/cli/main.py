@@ -16,7 +16,8 @@ import typer
 from typer.core import TyperGroup
 
 from zsadbench import __version__
-from zsadbench.cli import check, data, figure, profile, report, show, table, train
+from zsadbench.cli import check, data, figure, profile, report, table, train
+from zsadbench.cli import show as show_command
 from zsadbench.cli.options import (
     DEFAULT_RUN,
     AsJson,
@@ -78,7 +79,7 @@ app.command("table")(table.table)
 app.command("report")(report.report)
 app.command("profile")(profile.profile)
 app.command("check")(check.check)
-app.command("show")(show.show)
+app.command("show")(show_command.show)
 
 
 class ListKind(StrEnum):

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zsadbench.data import labels, layouts
-from zsadbench.data.reading import Oddity
-from zsadbench.datasets import Dataset, Sample
+from zsadbench.datasets import Dataset, Oddity, Sample
 from zsadbench.errors import counted
 
 _TEXT = frozenset(

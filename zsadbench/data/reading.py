@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -11,18 +10,9 @@ import numpy as np
 from zsadbench.data import masks
 from zsadbench.data.images import Header, Picture, read_header, read_picture, turn_upright
 from zsadbench.data.masks import MaskFile
-from zsadbench.datasets import Dataset, MaskRule, Sample
+from zsadbench.datasets import Dataset, MaskRule, Oddity, Sample
 
 DARK = 14  # bits: 16-bit files that all together use no more are read nearly black
-
-
-@dataclass(frozen=True)
-class Oddity:
-    """Something odd that a number of images have."""
-
-    count: int
-    first: str  # name of the first sample that has it
-    value: float = 0.0  # the largest of what was measured
 
 
 class Reader:

@@ -13,7 +13,7 @@ from zsadbench.data import sampling
 from zsadbench.datasets import Dataset, Sample
 from zsadbench.errors import DataError, UnknownName, UsageError
 from zsadbench.records import results
-from zsadbench.records.reading import ImageScore
+from zsadbench.records.record import ImageScore
 from zsadbench.records.results import Record
 from zsadbench.running import same_images
 

@@ -11,13 +11,12 @@ import io
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal
 
+from zsadbench.datasets import Oddity
+from zsadbench.records.record import ImageScore, Record
 from zsadbench.support import documents
 from zsadbench.support.documents import Malformed
-
-if TYPE_CHECKING:
-    from zsadbench.records.results import Record
 
 NEEDED: dict[str, dict[str, Any]] = {  # of a finished record
     "setting": {"scope": Literal["image", "batch", "category"], "shots": int},
@@ -31,15 +30,6 @@ KNOWN: dict[str, dict[str, Any]] = {  # checked where they are there
     "encoder": {"spec": str, "precision": str, "sha256": str | None, "text_sha256": str | None},
     "environment": {"device": str},
 }
-
-
-class ImageScore(NamedTuple):
-    """One image's line in the scores file."""
-
-    sample: str  # path relative to the dataset root
-    label: int
-    defect: str
-    score: float
 
 
 def check(record: Record) -> None:
@@ -63,8 +53,6 @@ def _check_details(details: dict[str, Any]) -> None:
     for name in pixel.keys() & {"lost_regions", "native_regions"}:
         documents.checked(pixel[name], int, f"details.pixel.{name}")
     if details.get("odd"):
-        from zsadbench.data.reading import Oddity  # here, because few records have any and OpenCV comes with it
-
         documents.checked(details["odd"], dict[str, Oddity], "details.odd")
 
 

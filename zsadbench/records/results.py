@@ -23,57 +23,23 @@ import json
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
 
 from zsadbench.errors import RecordError
 from zsadbench.records import reading
-from zsadbench.records.reading import ImageScore
+from zsadbench.records.record import FORMAT as FORMAT
+from zsadbench.records.record import ImageScore as ImageScore
+from zsadbench.records.record import Record as Record
+from zsadbench.records.record import Status as Status
+from zsadbench.records.record import reason as reason
 from zsadbench.support import documents, files
 from zsadbench.support.documents import Malformed
 
-FORMAT = 2  # of the record; raised when a field changes its meaning
 READABLE = (1, FORMAT)  # 1 has no `code` and no `files`: its numbers are as good, but its cells run again
 SCORES, PIXELS, MAPS = ".csv", ".pixels.npz", ".maps.npz"  # suffixes of the files beside a record
 FAILED = "failed"  # the folder of newer attempts, beside the records
 MEAN = "/mean"  # stands for all categories of a dataset: none has a slash in its name, but one may be called mean
-Status = Literal["done", "failed", "needs_checkpoint", "not_possible", "refused"]
-
-
-@dataclass(frozen=True)
-class Record:
-    """Everything known about one cell. Only the first five fields exist for a cell that is not done."""
-
-    method: str  # CLI name with preset, e.g. "april_gan.visa"
-    dataset: str  # dataset name with variant
-    category: str
-    status: Status
-    error: str | None = None  # a sentence for every cell that is not done; a bug's traceback stands below it
-    fingerprint: str = ""  # sha256 over everything that decides the numbers
-    title: str = ""  # the method's printed name
-    notes: str = ""  # of the method's card: what is inferred, approximated or not reproduced
-    image: dict[str, float | None] = field(default_factory=dict)  # image-level metrics in 0..1; None: undefined
-    pixel: dict[str, float | None] = field(default_factory=dict)  # pixel-level metrics in 0..1; None: undefined
-    details: dict[str, Any] = field(default_factory=dict)  # counts, thresholds, regions, bound of an inexact metric
-    setting: dict[str, Any] = field(default_factory=dict)  # scope, shots, references, trained_on, checkpoint, leak
-    protocol: dict[str, Any] = field(default_factory=dict)
-    options: dict[str, Any] = field(default_factory=dict)  # the method's options
-    changed: dict[str, Any] | None = None  # options that are not the preset's -> the preset's value; None: not known
-    encoder: dict[str, Any] = field(default_factory=dict)  # spec, size, activation, pos_embed, precision, sha256
-    data: dict[str, Any] = field(
-        default_factory=dict
-    )  # noun, count and digests of the samples, digest of the references
-    code: dict[str, str] = field(default_factory=dict)  # digests of what decided the numbers (`support.source`)
-    environment: dict[str, Any] = field(default_factory=dict)  # versions and device kind
-    files: dict[str, str] = field(default_factory=dict)  # suffix of a file beside the record -> sha256; set by `save`
-    format: int = FORMAT
-    failure: str | None = None  # why a newer attempt at this finished cell failed; not in the file, set by `load_run`
-
-    @property
-    def reason(self) -> str:
-        """Why the cell has no numbers, in one line."""
-        return reason(self.error)
 
 
 class Unreadable(RecordError):
@@ -250,12 +216,6 @@ def load_scores(run: Path, record: Record) -> list[ImageScore]:
         raise RecordError(
             f"{path_of(run, record, SCORES)} is not a scores file: {error}. Run the cell again."
         ) from error
-
-
-def reason(error: str | None) -> str:
-    """Return the line of an error that says what happened: the first, or the last of a bare traceback."""
-    lines = (error or "").strip().splitlines() or ["No reason was recorded."]
-    return lines[-1] if lines[0].startswith("Traceback") else lines[0]
 
 
 def mean(values: Iterable[float | None]) -> tuple[float | None, int, int]:

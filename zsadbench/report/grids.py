@@ -8,7 +8,7 @@ from typing import NamedTuple
 from zsadbench.analysis.rows import Line, Name, Table
 from zsadbench.figures.map_samples import ranking_errors
 from zsadbench.metrics import Column
-from zsadbench.records.reading import ImageScore
+from zsadbench.records.record import ImageScore
 from zsadbench.records.results import Record
 from zsadbench.tables import quality, words
 from zsadbench.tables.sheet import DASH

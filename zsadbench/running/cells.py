@@ -17,7 +17,7 @@ from zsadbench.datasets import Sample
 from zsadbench.errors import ContractError, ZsadError
 from zsadbench.methods import Method, Prediction, check_prediction
 from zsadbench.records import pixel_files, results, saved_maps
-from zsadbench.records.reading import ImageScore
+from zsadbench.records.record import ImageScore
 from zsadbench.records.results import Record
 from zsadbench.running import recording
 from zsadbench.running.evaluation import GroundTruth, evaluate, finished_maps

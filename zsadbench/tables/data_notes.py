@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from zsadbench.analysis.rows import identity
 from zsadbench.data import findings, reading
-from zsadbench.data.reading import Oddity
+from zsadbench.datasets import Oddity
 from zsadbench.records.results import Record
 
 
