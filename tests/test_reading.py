@@ -137,6 +137,13 @@ def test_low_bits_of_16_are_told_with_the_option_that_mends_them(deep):
     assert not [finding for finding in check(deep(8)).findings if finding.kind == "dark 16 bits"]
 
 
+def test_a_run_on_low_bits_ends_with_the_note(deep, tmp_path, toy_plugins):
+    dataset = deep(4)
+    arguments = ("--plugins", toy_plugins, "--methods", "good_mean", "--datasets", f"folder={dataset.root}", "-q")
+    lines = zsadbench("run", *arguments, "--out", tmp_path / "out").stderr.splitlines()
+    assert lines[-1].startswith("Note: folder.s4: 2 files, such as test/good/0.png, of 16 bits with values up to 4080")
+
+
 def test_a_range_is_one_for_the_whole_set_and_equals_the_8_bit_file(deep):
     reader, samples = reader_of(deep(4, ".range-0-4095"))
     for sample, top in zip(samples, (200, 255), strict=True):
@@ -189,6 +196,15 @@ def test_huge_images_and_masks_are_read_on_demand_and_the_limit_stays(tmp_path, 
     reader, samples = reader_of(datasets.create(f"folder.huge={tmp_path / 'part'}"))
     assert reader.image(samples[0]).shape == (20, 20, 3) and reader.mask(samples[1], "gt127").sum() == 3
     assert Image.MAX_IMAGE_PIXELS == 100 and check(datasets.create(f"folder.huge={tmp_path / 'part'}")).ok
+
+
+def test_a_part_that_leaves_the_image_is_refused(tmp_path):
+    save(tmp_path / "a.png", photo())
+    (tmp_path / "list.csv").write_text("image,label,crop,category\na.png,0,0-0-6-9,tile\na.png,1,0-0-7-9,tile\n")
+    reader, samples = reader_of(datasets.create(f"folder={tmp_path / 'list.csv'}"))
+    assert reader.image(samples[0]).shape == (6, 9, 3)
+    with pytest.raises(DataError, match=r"a\.png#0-0-7-9 names a part that leaves the image, which is 6 pixels high"):
+        reader.image(samples[1])
 
 
 @pytest.fixture

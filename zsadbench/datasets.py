@@ -57,10 +57,15 @@ class Sample:
         return self.image.with_name(f"{self.image.name}#{'-'.join(map(str, self.crop))}")
 
     def cut(self, pixels: ndarray) -> ndarray:
-        """Return the sample's part of a decoded image or mask [H, W, ...] of full size."""
+        """Return the sample's part of a decoded image or mask [H, W, ...] of full size. Raises DataError."""
         if self.crop is None:
             return pixels
         top, left, bottom, right = self.crop
+        if bottom > pixels.shape[0] or right > pixels.shape[1]:
+            raise DataError(
+                f"{self.path} names a part that leaves the image, which is {pixels.shape[0]} pixels high and "
+                f"{pixels.shape[1]} wide; expected top-left-bottom-right inside it."
+            )
         return pixels[top:bottom, left:right]
 
     @property

@@ -5,6 +5,7 @@ Nothing here reads a pixel. Files pair by name, never by position in two sorted 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -61,7 +62,16 @@ def images_in(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if is_image_name(path.name) and path.is_file())
+    with os.scandir(folder) as entries:  # unlike Path.iterdir it knows which are files without asking for each
+        names = sorted(entry.name for entry in entries if is_image_name(entry.name) and _is_file(entry))
+    return [folder / name for name in names]
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads in a circle
+        return False
 
 
 def where_images_lie(root: Path) -> str:
@@ -74,8 +84,8 @@ def where_images_lie(root: Path) -> str:
 
 def is_image_name(name: str) -> bool:
     """Return whether a file of this name counts as an image."""
-    path = Path(name)
-    return path.suffix.lower() in SUFFIXES and not name.startswith(".") and not path.stem.endswith("(copy)")
+    stem, dot, suffix = name.rpartition(".")
+    return f"{dot}{suffix.lower()}" in SUFFIXES and not name.startswith(".") and not stem.endswith("(copy)")
 
 
 def by_stem(paths: Iterable[Path]) -> dict[str, Path]:

@@ -45,7 +45,7 @@ def unite(
     A normal image without a mask file is all background. `orientation` is what EXIF tells of the image. Raises
     DataError for an anomalous image without a mask, a mask of another size, a normal image whose mask marks something,
     or a mask that is too dark for its rule (VisA's class indices under gt127: the commonest complaint,
-    docs/datasets/index.md#traps).
+    docs/datasets/index.md#complaints).
     """
     if not files and sample.label == 1:
         raise DataError(f"{sample.image} is anomalous, but has no mask; expected one, as for the rest of its dataset.")
