@@ -48,7 +48,7 @@ def roots(tmp_path_factory) -> Path:
     """A data root with mvtec/ and, for the `folder` dataset, other/; there is no visa/."""
     root = tmp_path_factory.mktemp("roots")
     write_tree(root / "mvtec", categories=["bottle"])
-    write_tree(root / "other", categories=["bottle"])
+    write_tree(root / "other", categories=["bottle"], seed=1)
     return root
 
 
@@ -276,6 +276,49 @@ def test_what_is_wrong_below_the_checkpoints_folder_is_a_note_and_its_cards_are_
     assert "torn/card.json is no readable card" in told and "a/weights.safetensors has SHA-256" in told
     assert "toy_trained.mvtec runs with weights of the training seed 1" in told
     assert read.count(folder / "torn") == 1 and read.count(folder / "b") <= 2, "once to look, once to load"
+
+
+def test_images_that_a_training_has_seen_are_known_by_what_they_hold(roots, tmp_path):
+    """A copy under another name is a leak, also one of a part; other images of the same name are none."""
+    folder = train(roots, tmp_path / "trained")
+    shutil.copytree(roots / "mvtec", tmp_path / "copy")
+    mixed = write_tree(tmp_path / "mixed", categories=["bottle", "cap"], seed=2)
+    shutil.copy(roots / "mvtec/bottle/train/good/000.png", mixed / "bottle/test/good/copied.png")
+    given = {"checkpoints": {"toy_trained": folder}}
+    for name in ("copy", "mixed"):
+        plan_run(roots, tmp_path / f"out_{name}", f"folder={tmp_path / name}", **given)
+    found = {record.category: record for record in results.load_run(tmp_path / "out_mixed")}
+    (copied,) = results.load_run(tmp_path / "out_copy")
+    assert copied.status == "refused" and "was trained on 13 of these images" in copied.error
+    assert found["bottle"].status == "refused" and "was trained on 1 of these images" in found["bottle"].error
+    assert found["cap"].status == "done" and found["cap"].setting["leak"] is False
+    plan_run(roots, tmp_path / "out", f"folder={tmp_path / 'copy'}", allow_leak=True, **given)
+    (allowed,) = results.load_run(tmp_path / "out")
+    assert allowed.status == "done" and allowed.setting["leak"] is True
+
+
+@pytest.mark.parametrize("given", ["folder", "file"])
+def test_own_data_is_seen_by_what_it_holds_and_not_by_its_name(roots, tmp_path, given):
+    lines = [write_tree(tmp_path / place / "line", categories=["bottle"], seed=3 + i) for i, place in enumerate("ab")]
+    loop.train(TrainRequest("toy_trained", f"folder={lines[0]}", tmp_path / "trained"), Silent())
+    weights = tmp_path / "trained" / (checkpoints.WEIGHTS if given == "file" else "")
+    for line, status in zip(lines, ("refused", "done"), strict=True):
+        out = tmp_path / f"out_{status}"
+        plan_run(roots, out, f"folder={line}", checkpoints={"toy_trained": weights})
+        (record,) = results.load_run(out)
+        assert (record.dataset, record.status) == ("folder.line", status), record.error
+
+
+def test_an_old_card_that_does_not_say_what_it_has_seen_is_judged_by_names(roots, tmp_path):
+    lines = [write_tree(tmp_path / name, categories=["bottle"], seed=3 + i) for i, name in enumerate(("left", "right"))]
+    loop.train(TrainRequest("toy_trained", f"folder={lines[0]}", tmp_path / "trained"), Silent())
+    path = tmp_path / "trained" / checkpoints.CARD
+    card = json.loads(path.read_text())
+    del card["data"]["images"]
+    path.write_text(json.dumps(card))
+    for line, status in zip(lines, ("refused", "done"), strict=True):
+        plan_run(roots, tmp_path / status, f"folder={line}", checkpoints={"toy_trained": tmp_path / "trained"})
+        assert {one.status for one in results.load_run(tmp_path / status)} == {status}
 
 
 def test_weights_of_several_datasets_have_seen_each_whichever_method_wrote_them(roots, tmp_path):

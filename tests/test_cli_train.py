@@ -8,6 +8,7 @@ import sys
 import pytest
 from test_cli import zsadbench
 from toy_trained import write_method
+from toy_tree import write_tree
 
 from zsadbench import datasets, methods
 from zsadbench.training import checkpoints, loop
@@ -19,6 +20,12 @@ ENDING = "Checkpoint: "
 @pytest.fixture(scope="module")
 def toy_folder(tmp_path_factory):
     return write_method(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="module")
+def other_tree(tmp_path_factory):
+    """Own images, of which those of mvtec_tree know nothing."""
+    return write_tree(tmp_path_factory.mktemp("own") / "other", seed=1)
 
 
 @pytest.fixture
@@ -86,9 +93,9 @@ def test_an_interrupted_training_exits_with_130_and_goes_on(mvtec_tree, tmp_path
     assert done.returncode == 0 and "going on after step 7" in done.stderr
 
 
-def test_run_says_what_it_will_train_trains_it_and_finds_it_again(mvtec_tree, tmp_path, toy):
+def test_run_says_what_it_will_train_trains_it_and_finds_it_again(mvtec_tree, other_tree, tmp_path, toy):
     arguments = [
-        "run", "--methods", "toy_trained", "--datasets", f"folder={mvtec_tree / 'mvtec'}", "--data-root", mvtec_tree,
+        "run", "--methods", "toy_trained", "--datasets", f"folder={other_tree}", "--data-root", mvtec_tree,
         "--out", tmp_path / "run", "--checkpoints", tmp_path / "checkpoints", *toy,
     ]  # fmt: skip
     forbidden = zsadbench(*arguments, "--no-train")
@@ -111,15 +118,15 @@ def test_help_of_train_imports_no_torch():
     assert done.returncode == 0 and "--limit" in done.stdout, done.stderr
 
 
-def test_the_printed_command_trains_what_the_run_lacks(mvtec_tree, tmp_path, toy):
+def test_the_printed_command_trains_what_the_run_lacks(mvtec_tree, other_tree, tmp_path, toy):
     """Whatever decides the training is in the command: a run with the same options then finds its checkpoint."""
     base = [
-        "run", "--methods", "toy_trained", "--datasets", f"folder={mvtec_tree / 'mvtec'}", "--data-root", mvtec_tree,
+        "run", "--methods", "toy_trained", "--datasets", f"folder={other_tree}", "--data-root", mvtec_tree,
         "--checkpoints", tmp_path / "check points", "--set", "toy_trained.width=2", "--seed", 3, "--quiet", *toy,
     ]  # fmt: skip
     lacking = zsadbench(*base, "--precision", "bf16", "--no-train", "--out", tmp_path / "lacking")
     assert "2 needs checkpoint" in lacking.stderr
-    record = json.loads((tmp_path / "lacking/folder.mvtec/toy_trained.mvtec/bottle.json").read_text())
+    record = json.loads((tmp_path / "lacking/folder.other/toy_trained.mvtec/bottle.json").read_text())
     command = shlex.split(record["error"].split("`")[1])
     assert command[:2] == ["zsadbench", "train"]
     for option, value in (("--precision", "bf16"), ("--seed", "3"), ("--plugins", str(toy[1]))):

@@ -6,9 +6,11 @@ import numpy as np
 from PIL import Image
 
 
-def write_tree(root: Path, categories=("bottle", "grid"), good: int = 5, bad: int = 4, side: int = 64) -> Path:
+def write_tree(
+    root: Path, categories=("bottle", "grid"), good: int = 5, bad: int = 4, side: int = 64, seed: int = 0
+) -> Path:
     """Write an MVTec-like tree: train/good, test/good and two defects, brighter squares with their masks."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for category in categories:
         for folder, count in (("train/good", 3), ("test/good", good), ("test/hole", bad), ("test/crack", bad)):
             for i in range(count):

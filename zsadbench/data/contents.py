@@ -81,6 +81,14 @@ def sha256(samples: Sequence[Sample], known: Mapping[Path, str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def marks(samples: Iterable[Sample], known: Mapping[Path, str]) -> frozenset[str]:
+    """Return what tells the images of some samples from all others: the starts of their digests.
+
+    64 bits: among 10,000 images and 10,000 others, one in 10^11 cases has two that agree by chance.
+    """
+    return frozenset(known[sample.image][:16] for sample in samples if known[sample.image])
+
+
 def _states(paths: Sequence[Path]) -> list[State | None]:
     return [_state(path) for path in paths]
 

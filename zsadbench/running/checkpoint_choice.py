@@ -26,6 +26,7 @@ class Choice(NamedTuple):
 
     paths: tuple[Path, ...] = ()  # the files
     trained_on: frozenset[str] | None = None  # from the card of our own; None: what the method says
+    images: frozenset[str] = frozenset()  # marks of those that training has seen, from the same card
     problem: ZsadError | None = None
     training: TrainRequest | None = None  # what would solve the problem, and can be done here
     differs: str = ""  # in what the weights are not what a training with these options gives, in words
@@ -173,7 +174,7 @@ def _given(name: str, method: type[TrainableMethod], config: Any, folder: Path, 
 
 
 def _ours(folder: Path, card: checkpoints.Card) -> Choice:
-    return Choice((folder / checkpoints.WEIGHTS,), frozenset(card.trained_on))
+    return Choice((folder / checkpoints.WEIGHTS,), frozenset(card.trained_on), card.images)
 
 
 def _training(name: str, method: type[TrainableMethod], config: Any, request: Request) -> TrainRequest:

@@ -67,6 +67,7 @@ class Cell:
     parts: Parts  # everything that decides its numbers
     references: tuple[Sample, ...] = ()  # normal images that a few-shot method is given
     problem: ZsadError | None = None  # why it cannot run: references that the dataset lacks
+    seen: int | None = None  # its images that the checkpoint was trained on; None: the checkpoint does not say
 
     @property
     def fingerprint(self) -> str:
@@ -149,16 +150,16 @@ def plan_cells(
     named = [target for dataset in sets for target in targets.of(dataset, request)]
     images = _Images(named, {_shots(method, config) for _, method, config in resolved.chosen}, request, progress)
     identify, chooser = _Identify(request.weights), Chooser(request)
-    planned = {  # last: it may download weights
-        full: _plan_method(method, full, config, identify, chooser, (failures or {}).get(full))
-        for full, method, config in resolved.chosen
-    }
+    planned, seen = {}, {}
+    for full, method, config in resolved.chosen:  # last: it may download weights
+        failure = (failures or {}).get(full)
+        planned[full], seen[full] = _plan_method(method, full, config, identify, chooser, failure)
     own = {full: _parts(method, request) for full, method in planned.items()}
     groups: dict[Tower, list[Cell]] = {}
     done, standings = [], []
     for target in named:
         for full in suited[target.dataset.name]:
-            cell = images.cell(target, planned[full], own[full])
+            cell = images.cell(target, planned[full], own[full], seen[full])
             standings.append(standing(cell, request))
             if standings[-1].done:
                 done.append(cell.path(request.out))
@@ -229,7 +230,8 @@ def _plan_method(
     identify: _Identify,
     chooser: Chooser,
     failure: ZsadError | None,
-) -> PlannedMethod:
+) -> tuple[PlannedMethod, frozenset[str]]:
+    """Return a method with its weights, and the marks of the images that those were trained on."""
     choice = Choice()
     weights = {"encoder": "", "text_encoder": ""}
     try:
@@ -239,7 +241,7 @@ def _plan_method(
         failure = failure or error
     if issubclass(method, TrainableMethod) and failure is None:
         choice = chooser.choose(full, method, config, (*weights.values(),))
-    return PlannedMethod(
+    planned = PlannedMethod(
         name=full,
         method=method,
         config=config,
@@ -252,6 +254,7 @@ def _plan_method(
         checkpoint_differs=choice.differs,
         training=choice.training,
     )
+    return planned, choice.images
 
 
 class _Identify:
@@ -300,13 +303,17 @@ class _Images:
         lists = [(target.dataset, target.samples) for target in named]
         lists += [(target.dataset, references.samples) for (target, _), references in self._drawn.items()]
         known = targets.read(lists, progress)
+        self._marks = {target: contents.marks(target.samples, known) for target in named}
         self._data = {target: targets.identity(target.dataset, target.samples, known) for target in named}
         self._references = {
             key: targets.identity(key[0].dataset, references.samples, known) for key, references in self._drawn.items()
         }
 
-    def cell(self, target: Target, planned: PlannedMethod, own: Parts) -> Cell:
-        """Return the cell of a method, whose numbers depend on `own` beside some images."""
+    def cell(self, target: Target, planned: PlannedMethod, own: Parts, seen: frozenset[str]) -> Cell:
+        """Return the cell of a method, whose numbers depend on `own` beside some images.
+
+        seen: marks of the images that it was trained on; none where that is unknown.
+        """
         key = target, _shots(planned.method, planned.config)
         dataset, category, references = target.dataset, target.category, self._drawn[key]
         data = self._data[target] | {"noun": category.noun}
@@ -318,4 +325,5 @@ class _Images:
             "data": data,
             "code": {**own["code"], "dataset": source.of_plugin(type(dataset))},
         }
-        return Cell(planned, dataset, category, target.samples, parts, *references)
+        count = len(self._marks[target] & seen) if seen else None
+        return Cell(planned, dataset, category, target.samples, parts, *references, seen=count)

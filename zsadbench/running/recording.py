@@ -22,9 +22,15 @@ class Refused(ZsadError):
 
 
 def has_seen(method: Method, cell: Cell) -> bool:
-    """Tell whether the method's checkpoint is known to have been trained on the cell's dataset, in any variant."""
-    trained_on = method.trained_on if isinstance(method, TrainableMethod) else None
-    return cross_dataset.has_seen(trained_on or (), cell.dataset.name)
+    """Tell whether the method's checkpoint is known to have been trained on the cell's dataset, or on its images.
+
+    Data of the user's own is known by what it holds, and by its name only where the checkpoint does not say what it
+    has seen.
+    """
+    own = cell.dataset.card.domain == "custom"
+    if cell.seen or not isinstance(method, TrainableMethod) or (own and cell.seen is not None):
+        return bool(cell.seen)
+    return cross_dataset.has_seen(method.trained_on or (), cell.dataset.name, own=own)
 
 
 def done(cell: Cell, method: Method, outcome: Evaluation, request: Request) -> Record:

@@ -221,7 +221,8 @@ def _leak(cell: Cell, method: Method, request: Request) -> ZsadError | None:
     """Zero-shot is computed: refuse a checkpoint that has seen the target, unless the user insists."""
     if request.allow_leak or not recording.has_seen(method, cell):
         return None
+    what = f"{cell.seen} of these images" if cell.seen else cell.dataset.name
     return recording.Refused(
-        f"{cell.planned.name} was trained on {cell.dataset.name}, so this would not be zero-shot. "
+        f"{cell.planned.name} was trained on {what}, so this would not be zero-shot. "
         "Choose a checkpoint of another dataset, or pass --allow-leak to run it marked as leaked."
     )

@@ -109,7 +109,7 @@ def _units(lines: Sequence[Line]) -> Iterator[str]:
 
 
 def _seeds(lines: Sequence[Line]) -> Iterator[str]:
-    counts = {line.name.title: value.seeds for line in lines for value in line.values.values()}
+    counts = {line.name.title: max(value.seeds for value in line.values.values()) for line in lines if line.values}
     most = max(counts.values(), default=1)
     if most > 1:
         fewer = [f"{title} {count}" for title, count in counts.items() if count < most]

@@ -45,7 +45,7 @@ class Card:
     trained_on: list[str]  # dataset names
     options: dict[str, Any]  # of the method, the recipe included
     encoder: dict[str, Any]  # identity, with the sha256 of the weights
-    data: dict[str, Any]  # dataset, split, counts, sample-list hash, limit
+    data: dict[str, Any]  # dataset, split, counts, hashes of the samples, limit, marks of the dataset's images
     seed: int
     environment: dict[str, Any]  # versions and device
     epochs: list[dict[str, Any]]  # fields of Epoch
@@ -54,6 +54,11 @@ class Card:
     peak_bytes: int | None = None
     code: dict[str, str] = field(default_factory=dict)  # digests of what decided the weights (`support.source`)
     format: int = FORMAT
+
+    @property
+    def images(self) -> frozenset[str]:
+        """Marks of the images of the dataset that it was trained on (`data.contents`); none on old cards."""
+        return frozenset(self.data.get("images", "").split())
 
 
 def save(folder: Path, tensors: Mapping[str, Tensor], card: dict[str, Any]) -> Card:
@@ -115,8 +120,8 @@ def read_card(folder: Path) -> Card:
 
 
 def folder_of_ours(given: Sequence[Path]) -> Path | None:
-    """Return the folder that a user gave as trained weights if it is one of our trainings, else None."""
-    folder = given[0]
+    """Return the folder that a user gave, or whose weights, if it is that of one of our trainings; else None."""
+    folder = given[0].parent if given[0].name == WEIGHTS and (given[0].parent / CARD).exists() else given[0]
     ours = len(given) == 1 and any((folder / name).exists() for name in (CARD, WEIGHTS, STATE))
     return folder if ours else None
 

@@ -27,11 +27,14 @@ def auxiliary(target: str) -> str:
     return rule["*"] if found == target else found
 
 
-def has_seen(trained_on: Iterable[str], target: str) -> bool:
-    """Tell whether a method trained on these datasets has seen the target, in any variant.
+def has_seen(trained_on: Iterable[str], target: str, *, own: bool = False) -> bool:
+    """Tell from their names whether a method trained on these datasets has seen the target, in any variant.
 
-    Variants of one dataset share images, except for a target's own auxiliary dataset.
+    Variants of one dataset share images, except for a target's own auxiliary dataset. own: the target's name stands
+    for images of the user, of which others of that kind know nothing.
     """
+    if own:
+        return target in trained_on
     stem, disjoint = target.partition(".")[0], auxiliary(target)
     return any(name == target or (name.partition(".")[0] == stem and name != disjoint) for name in trained_on)
 

@@ -18,6 +18,8 @@ from zsadbench.support import files, source
 from zsadbench.training import request as train_request
 from zsadbench.training.request import TrainRequest
 
+SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")
+
 
 class Job(NamedTuple):
     """A request with everything that it names."""
@@ -64,14 +66,23 @@ def code_of(method: type[TrainableMethod]) -> dict[str, str]:
 
 def data_of(request: TrainRequest, dataset: Dataset, samples: Sequence[Sample]) -> dict[str, Any]:
     """Return what a card says of the images of a training: counts, and digests of their list and of what they hold."""
+    everything = [
+        sample
+        for category in dataset.categories()
+        for split in SPLITS
+        for sample in dataset.samples(category.name, split)
+    ]
+    known = contents.digests(dataset.root, contents.files_of(everything))
     return {
         "dataset": dataset.name,
         "split": samples[0].split,
         "samples": len(samples),
         "anomalous": sum(sample.label for sample in samples),
         "sha256": dataset.samples_sha256(samples),
-        "content_sha256": contents.sha256(samples, contents.digests(dataset.root, contents.files_of(samples))),
+        "content_sha256": contents.sha256(samples, known),
         "limit": request.limit,
+        # Of the whole dataset, whatever was drawn from it: a copy under another name is no new data.
+        "images": " ".join(sorted(contents.marks(everything, known))),
     }
 
 

@@ -40,6 +40,7 @@ class TrainRequest:
             "--method": [self.method],
             "--dataset": [self.dataset],
             "--data-root": [self.data_root],
+            "--out": [self.out],
             "--encoder": [self.encoder],
             "--weights": [f"{spec}={path}" for spec, path in self.weights.items()],
             "--set": [f"{stem}.{name}={value}" for name, value in self.changes.items()],
@@ -48,7 +49,6 @@ class TrainRequest:
             "--epochs": [self.epochs],
             "--limit": [self.limit],
             "--plugins": plugins.added_folders(),
-            "--out": [self.out],
         }
         words = [str(word) for name, values in given.items() for v in values if v is not None for word in (name, v)]
         return shlex.join(["zsadbench", "train", *words])
