@@ -40,7 +40,7 @@ from zsadbench.cli.options import (
 )
 from zsadbench.cli.table import TableFormat
 from zsadbench.errors import DataError, UsageError, ZsadError, counted
-from zsadbench.support import places, process
+from zsadbench.support import process, sources
 from zsadbench.support.guard import Crash
 
 
@@ -55,7 +55,7 @@ class Commands(TyperGroup):
             say(process.INTERRUPTED)
             raise typer.Exit(process.INTERRUPTED_CODE) from None
         except (SystemExit, GeneratorExit) as error:  # of a plugin: it must not end the command as if all was well
-            raise Crash(places.report(error)) from error
+            raise Crash(sources.report(error)) from error
 
 
 app = typer.Typer(

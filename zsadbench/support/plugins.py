@@ -12,16 +12,14 @@ import ast
 import importlib
 import importlib.util
 import os
-import sys
 from collections.abc import Callable
-from functools import cache, lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 from zsadbench.errors import MissingDependency, PluginError, UnknownName, UsageError
-from zsadbench.support import places, process
+from zsadbench.support import installed, process, sources
 
 Plugin = TypeVar("Plugin")
 
@@ -68,16 +66,16 @@ def add_folder(folder: Path) -> None:
 
 def names(package: str) -> list[str]:
     """Return the sorted names of every plugin of a contract module, without importing any."""
-    return sorted(set(_files(package)) | set(_entry_points(package)))
+    return sorted(set(_files(package)) | set(installed.plugins(package)))
 
 
 def load(package: str, name: str) -> ModuleType:
     """Import one plugin module. Raises UnknownName, MissingDependency or PluginError, naming the file."""
     if name in _files(package):
         module_name, origin = f"{package}.{name}", str(_files(package)[name])
-    elif name in _entry_points(package):
-        module_name = _entry_points(package)[name].module
-        origin = f"entry point {_entry_points(package)[name].value}"
+    elif name in installed.plugins(package):
+        module_name = installed.plugins(package)[name].module
+        origin = f"entry point {installed.plugins(package)[name].value}"
     else:
         raise UnknownName(package.rpartition(".")[2].removesuffix("s"), name, names(package))
     try:
@@ -93,7 +91,7 @@ def load(package: str, name: str) -> ModuleType:
         if isinstance(error, KeyboardInterrupt) and process.is_users(error):
             raise
         raise PluginError(
-            f"{package} plugin {name!r} ({origin}) failed to import: {places.sentence(error)}."
+            f"{package} plugin {name!r} ({origin}) failed to import: {sources.sentence(error)}."
         ) from error
 
 
@@ -128,9 +126,9 @@ def source_file(package: str, name: str) -> Path:
     """Return a plugin's file or its folder's `__init__.py`, importing nothing. Raises UnknownName or PluginError."""
     if name in _files(package):
         return _files(package)[name]
-    if name not in _entry_points(package):
+    if name not in installed.plugins(package):
         raise UnknownName(package.rpartition(".")[2].removesuffix("s"), name, names(package))
-    entry = _entry_points(package)[name]
+    entry = installed.plugins(package)[name]
     try:
         spec = importlib.util.find_spec(entry.module)
     except ImportError as error:
@@ -232,13 +230,3 @@ def _files_in(folders: tuple[tuple[str, int], ...]) -> dict[str, Path]:
             if not path.stem.startswith("_"):
                 found.setdefault(path.stem, path)
     return found
-
-
-@cache
-def _entry_points_for(package: str, search_path: tuple[str, ...]) -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=package)}
-
-
-def _entry_points(package: str) -> dict[str, EntryPoint]:
-    # Keyed by sys.path: a package installed during the process (tests do) is seen, and repeated look-ups stay free.
-    return _entry_points_for(package, tuple(sys.path))

@@ -7,6 +7,8 @@ up first, such as bars on a terminal, it is raised.
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import os
 import signal
 import sys
@@ -18,6 +20,8 @@ from typing import Any
 INTERRUPTED = "Interrupted. What is finished is kept; the same command goes on from there."
 INTERRUPTED_CODE = 130  # what shells give a command that Ctrl-C ended
 GRACE = 2.0  # seconds that threads have to end once the command is done
+
+_given_up: list[threading.Thread] = []
 
 
 class Interrupted(KeyboardInterrupt):
@@ -48,8 +52,21 @@ def is_users(error: KeyboardInterrupt) -> bool:
     return isinstance(error, Interrupted) or signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def give_up(thread: threading.Thread) -> None:
+    """Tell a daemon thread to end, and the end of the process not to wait for it.
+
+    Python code ends at its next step; what sleeps or waits in a library ends when it comes back to Python.
+    """
+    _given_up.append(thread)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
+
+
 def end_soon(code: int) -> None:
     """Let the process end with this exit code after some grace, even if a thread that somebody left behind goes on."""
+    if any(thread.is_alive() for thread in _given_up):  # the interpreter must not be taken down below its feet
+        atexit._run_exitfuncs()
+        _flush()
+        os._exit(code)
     timer = threading.Timer(GRACE, _end_without_threads, [code])
     timer.daemon = True
     timer.start()
@@ -58,10 +75,14 @@ def end_soon(code: int) -> None:
 def _end_without_threads(code: int) -> None:
     names = [thread.name for thread in threading.enumerate() if not thread.daemon and thread.is_alive()]
     left = ", ".join(name for name in names if name != threading.main_thread().name)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+    _flush()
     os.write(2, f"Note: the work is done; a thread that a plugin left behind is ended ({left}).\n".encode())
     os._exit(code)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
 
 
 def _end(*_: Any) -> None:
