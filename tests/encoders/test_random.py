@@ -29,7 +29,7 @@ def test_a_clip_with_random_weights_has_its_own_size_activation_and_text_tower()
         images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
         embedding = encoder.encode(images, FeatureRequest(cls=True)).embedding
         text = encoder.text.encode(["a photo of a nut"])
-    assert encoder.tower.parameters == 87_849_216  # CLIP ViT-B/32: 151,277,313 in all
+    assert encoder.parameters == 87_849_216  # CLIP ViT-B/32: 151,277,313 in all
     assert encoder.text.parameters == 151_277_313 - 87_849_216 - 1  # the scale of the logits
     assert embedding.shape == (2, 512) and text.shape == (1, 512)
     assert torch.isfinite(embedding).all() and not torch.allclose(embedding[0], embedding[1])

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zsadbench.data.images import Preprocess
 from zsadbench.encoders.features import FeatureRequest, Features
@@ -65,13 +65,16 @@ class Encoder(ABC):
     """
 
     depth: int  # layers: blocks of a transformer, stages of a residual network
-    parameters: int  # values in all weights of the image tower
     joint_width: int | None  # J of the space that images and text share; None without a text tower of its own
     logit_scale: float | None
 
-    def __init__(self, settings: Settings, device: str, text: TextEncoder | None = None) -> None:
-        """Keep what an encoder was built as; subclasses set what is declared above."""
-        self.settings, self.device, self.text = settings, device, text
+    def __init__(self, module: nn.Module, settings: Settings, device: str, text: TextEncoder | None = None) -> None:
+        """Keep what an encoder was built as; subclasses set what is declared above.
+
+        module: the model of the image tower, with all of its weights.
+        """
+        self.module, self.settings, self.device, self.text = module, settings, device, text
+        self.parameters = sum(parameter.numel() for parameter in module.parameters())  # values in all of its weights
         self.borrowed: dict[str, str] = {}  # text_spec and text_sha256 of a text tower that is not its own
         self.spec, self.sha256, self.preprocess = settings.spec, settings.sha256, settings.preprocess
         self.activation, self.pos_embed, self.precision = settings.activation, settings.pos_embed, settings.precision

@@ -27,10 +27,9 @@ class ConvolutionalEncoder(Encoder):
 
     def __init__(self, model: ResNet, settings: Settings, device: str) -> None:
         """Wrap a model that `build` loaded."""
-        super().__init__(settings, device)
+        super().__init__(model, settings, device)
         self.model, self.depth = model, len(_stages(model))
         self.joint_width, self.logit_scale = None, None
-        self.parameters = sum(parameter.numel() for parameter in model.parameters())
 
     @property
     def shape(self) -> dict[str, Any]:

@@ -262,5 +262,5 @@ def _tower(visual: VisionTransformer, size: int, pos_embed: str) -> Tower:
         norm=visual.ln_post,
         projection=lambda tokens: tokens @ visual.proj,
         patch=patch,
-        parameters=sum(parameter.numel() for parameter in visual.parameters()),
+        module=visual,
     )

@@ -51,6 +51,11 @@ class TextEncoder:
         self.joint_width: int = _output_width(clip.text_projection, self.width)
 
     @property
+    def module(self) -> CLIP:
+        """The model that this is a view of; it may have a vision tower too."""
+        return self._clip
+
+    @property
     def device(self) -> torch.device:
         """Where the tower's weights lie."""
         device: torch.device = self._clip.token_embedding.weight.device

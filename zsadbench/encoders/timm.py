@@ -323,7 +323,7 @@ def _tower(model: VisionTransformer | Eva, grid: int, pos_embed: str) -> Tower:
         norm=final,
         projection=_projection(model),
         patch=model.patch_embed.patch_size[0],
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        module=model,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zsadbench.encoders.base import KERNELS, Encoder, Settings
@@ -75,7 +75,7 @@ class Tower:
     norm: Callable[[Tensor], Tensor]  # after the last block
     projection: Callable[[Tensor], Tensor] | None  # width D -> joint width J
     patch: int  # side of a patch in pixels
-    parameters: int  # values in all weights
+    module: nn.Module  # whose parts these are
 
 
 class TransformerEncoder(Encoder):
@@ -96,9 +96,8 @@ class TransformerEncoder(Encoder):
         text: TextEncoder | None = None,
     ) -> None:
         """Wrap a tower that `zsadbench.encoders.load` built."""
-        super().__init__(settings, device, text)
+        super().__init__(tower.module, settings, device, text)
         self.tower, self.joint_width, self.logit_scale = tower, joint_width, logit_scale
-        self.parameters = tower.parameters
         self.blocks = tower.blocks
         self.positions = tower.positions
         self.patch = tower.patch

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +25,12 @@ from zsadbench.running.evaluation import GroundTruth, evaluate, finished_maps
 from zsadbench.running.loading import ChunkStore, ImageBatch, positions, scored_batches
 from zsadbench.running.plan import Cell, standing
 from zsadbench.running.request import Request
-from zsadbench.support import files
+from zsadbench.support import files, sources
 from zsadbench.support.guard import guard
 from zsadbench.support.meters import clock
 from zsadbench.support.spill import Parked, Spill
+
+Call = Callable[[Cell, Callable[[], Any], int], Any]  # does an action of a cell's method, the one of a number
 
 
 class CellRun:
@@ -41,12 +44,18 @@ class CellRun:
         self.problem: ZsadError | None = None
         self._steps = list(scored_batches(store, cell.category, method))
 
-    def advance(self, stop: int, request: Request) -> None:
+    def remember(self, reader: Reader, request: Request, pool: Executor, call: Call) -> None:
+        """Hand a few-shot method its reference images."""
+        action = partial(remember, self.cell, self.method, reader, request, pool)
+        self.problem = guard(partial(call, self.cell, action, -1), request.fail_fast)
+
+    def advance(self, stop: int, request: Request, call: Call) -> None:
         """Predict every batch that ends at or before image `stop`."""
         while self._steps and self._steps[0][1] <= stop and self.problem is None:
             start, end, batch = self._steps.pop(0)
             began = clock(request.device)
-            outcome = guard(partial(_checked, self.method, batch), request.fail_fast)
+            action = partial(_checked, self.method, batch)
+            outcome = guard(partial(call, self.cell, action, start), request.fail_fast)
             self.seconds += clock(request.device) - began
             if isinstance(outcome, ZsadError):
                 self.problem = outcome
@@ -75,7 +84,9 @@ def make_store(
         sample = by_path[path]
         return apply(preprocess, reader.image(sample))
 
-    return ChunkStore(tuple(by_path), request.protocol.batch_size, read, request.device, pool=pool, spill=spill)
+    return ChunkStore(
+        tuple(by_path), request.protocol.batch_size, read, request.device, pool=pool, spill=spill, sealed=True
+    )
 
 
 def remember(cell: Cell, method: Method, reader: Reader, request: Request, pool: Executor) -> None:
@@ -93,7 +104,10 @@ def remember(cell: Cell, method: Method, reader: Reader, request: Request, pool:
 def _checked(method: Method, batch: ImageBatch) -> Prediction:
     """Predict one batch and hold the method to its contract. Raises ContractError naming the field."""
     prediction = method.predict(batch)
-    check_prediction(prediction, batch, method.name)
+    try:
+        check_prediction(prediction, batch, method.name)
+    except ContractError as error:
+        raise ContractError(f"{error} (predict at {sources.of(type(method).predict)})") from error
     return prediction
 
 

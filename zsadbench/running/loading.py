@@ -7,7 +7,7 @@ chunk is always decoded and encoded whole, so a method's numbers never depend on
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import NamedTuple
@@ -42,11 +42,17 @@ class ChunkStore:
         pool: Executor | None = None,
         spill: Spill | None = None,
         budget: int = FEATURE_BUDGET,
+        sealed: bool = False,
     ) -> None:
-        """`read` turns a path into a preprocessed image [3, S, S]; `pool` decodes ahead of use."""
+        """`read` turns a path into a preprocessed image [3, S, S]; `pool` decodes ahead of use.
+
+        sealed: note what is lent, for `changed`.
+        """
         self.paths = tuple(paths)
         self.size = size
         self.expected: dict[str, FeatureRequest] = {}  # encoder key -> what the run will ask for, computed in one pass
+        self._seals = _Seals() if sealed else None
+        self._closed = False
         self._read, self._device, self._pool, self._spill, self._budget = read, device, pool, spill, budget
         self._decoding: dict[int, list[Future[Tensor]]] = {}
         self._images: OrderedDict[int, Tensor] = OrderedDict()
@@ -78,13 +84,39 @@ class ChunkStore:
 
     def features(self, chunk: int, encoder: Encoder, request: FeatureRequest) -> Features:
         """Return at least the requested features of a chunk, encoding it if they are not there yet."""
+        if self._closed:
+            raise RuntimeError("this call was given up")
         key = (chunk, encoder.key)
         if key not in self._features or not self._features[key].covers(request):
             wanted = request | self.expected.get(encoder.key, FeatureRequest())
+            self._release(key)
             self._features[key] = encoder.encode(self.images(chunk), wanted)
             self._features.move_to_end(key)
             self._bound_memory()
+        if self._seals is not None and not isinstance(self._features[key].tensors, _Parked):
+            self._seals.lend(key, self._features[key], request.keys())
         return self._features[key]
+
+    def changed(self, lately: bool = False) -> list[str]:
+        """Return the names of features that were changed by who was lent them; nothing if that is not noted.
+
+        lately: look only at what was lent since the last look.
+        """
+        return self._seals.broken(lately) if self._seals is not None else []
+
+    def close(self) -> None:
+        """Compute nothing more: whoever still asks is a call that was given up."""
+        self._closed = True
+
+    def forget(self) -> None:
+        """Drop all features, which are computed anew when they are asked for."""
+        self._features.clear()
+        if self._seals is not None:
+            self._seals = _Seals()
+
+    def _release(self, key: tuple[int, str]) -> None:
+        if self._seals is not None:
+            self._seals.release(key)
 
     def _chunk_paths(self, chunk: int) -> tuple[Path, ...]:
         return self.paths[chunk * self.size : (chunk + 1) * self.size]
@@ -93,7 +125,7 @@ class ChunkStore:
         """Park the oldest features (with a spill) or forget them (without)."""
         if self._spill is None:
             while len(self._features) > RECENT:
-                self._features.popitem(last=False)
+                self._release(self._features.popitem(last=False)[0])
             return
         held = {
             key: _bytes(features)
@@ -104,8 +136,49 @@ class ChunkStore:
         for key, size in list(held.items())[:-1]:  # the newest is about to be used
             if excess <= 0:
                 return
+            self._release(key)
             self._features[key] = Features(_Parked(self._spill, self._features[key].tensors))
             excess -= size
+
+
+class _Seals:
+    """Digests of the features in memory that methods were lent: every method gets views of the same tensors."""
+
+    def __init__(self) -> None:
+        self._digests: dict[tuple[int, str], dict[str, tuple[Tensor, Tensor]]] = {}
+        self._lent: set[tuple[int, str]] = set()  # since they were looked at
+        self._broken: set[str] = set()
+
+    def lend(self, key: tuple[int, str], features: Features, names: Iterable[str]) -> None:
+        """Note features of a chunk, in memory, that a method gets to see."""
+        known = self._digests.setdefault(key, {})
+        for name in names:
+            if name not in known:
+                known[name] = features.tensors[name], digest(features.tensors[name])
+        self._lent.add(key)
+
+    def release(self, key: tuple[int, str]) -> None:
+        """Look at features for the last time, before they leave memory."""
+        self._look(key)
+        self._lent.discard(key)
+        self._digests.pop(key, None)
+
+    def broken(self, lately: bool) -> list[str]:
+        """Return the names of features that were changed."""
+        for key in self._lent if lately else self._digests:
+            self._look(key)
+        self._lent.clear()
+        return sorted(self._broken)
+
+    def _look(self, key: tuple[int, str]) -> None:
+        for name, (tensor, before) in self._digests.get(key, {}).items():
+            if not torch.equal(digest(tensor), before):
+                self._broken.add(name)
+
+
+def digest(tensor: Tensor) -> Tensor:
+    """Return a sum over the bits of each row of a tensor: [..., n] float32 -> [...] int32. Copies nothing."""
+    return tensor.view(torch.int32).sum(dim=-1, dtype=torch.int32)
 
 
 class _Parked(Mapping[str, Tensor]):

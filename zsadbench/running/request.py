@@ -33,6 +33,7 @@ class Request:
     protocol: Protocol = field(default_factory=Protocol)
     allow_leak: bool = False
     fail_fast: bool = False
+    timeout_per_batch: float | None = None  # seconds that a call of a method may take; None: for ever
     save_maps: bool = False  # keep finished maps for figures; no part of the protocol
     overwrite: bool = False  # replace finished cells of other options or another protocol
 

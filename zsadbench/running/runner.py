@@ -6,28 +6,28 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from zsadbench import encoders, methods
 from zsadbench.data.images import DECODERS, Preprocess
-from zsadbench.encoders import weights as weight_files
-from zsadbench.encoders.base import Encoder
+from zsadbench.data.reading import Reader
 from zsadbench.errors import ZsadError
-from zsadbench.methods import Method, TrainableMethod
+from zsadbench.methods import Method
 from zsadbench.records import places, results
 from zsadbench.records.results import Record
 from zsadbench.running import recording
-from zsadbench.running.cells import CellRun, conclude, make_store, remember, save_failure
+from zsadbench.running.cells import CellRun, conclude, make_store, save_failure
 from zsadbench.running.evaluation import GroundTruth
-from zsadbench.running.plan import Cell, Plan, PlannedMethod, Tower
+from zsadbench.running.isolation import Disturbed, Load, Roster, load_tower
+from zsadbench.running.plan import Cell, Plan
 from zsadbench.running.progress import Progress
 from zsadbench.running.request import Request
 from zsadbench.support import files
+from zsadbench.support.calls import Harm
 from zsadbench.support.guard import guard
 from zsadbench.support.meters import CORES
 from zsadbench.support.spill import Spill
@@ -73,12 +73,6 @@ def sweep(out: Path) -> None:
     files.sweep(out, "*/", "*/*/", f"*/*/{results.FAILED}/")
 
 
-def load_tower(tower: Tower, request: Request) -> Encoder | None:
-    """Return the encoder that methods share in a run, None for methods without. Raises WeightsError."""
-    precision = request.protocol.precision
-    return encoders.load_for(tower, device=request.device, precision=precision, weights=request.weights)
-
-
 def run(plan: Plan, request: Request, progress: Progress) -> Summary:
     """Tidy the run folder, then run every cell of the plan and record it there.
 
@@ -89,65 +83,75 @@ def run(plan: Plan, request: Request, progress: Progress) -> Summary:
     return run_cells(plan, request, progress, load_tower)
 
 
-def run_cells(
-    plan: Plan, request: Request, progress: Progress, load: Callable[[Tower, Request], Encoder | None]
-) -> Summary:
+def run_cells(plan: Plan, request: Request, progress: Progress, load: Load) -> Summary:
     """Run every cell of the plan; `load` is for a process that keeps encoders between runs. Raises as `run`."""
     summary = Summary(skipped=len(plan.done))
     progress.begin(plan.cells, sum(len(cell.samples) for group in plan.groups for cell in group))
     with ThreadPoolExecutor(DECODERS) as pool, ThreadPoolExecutor(EVALUATORS) as evaluators, torch.inference_mode():
         work = _Work(request, progress, pool, evaluators)
-        parts = (
-            part
-            for group in plan.groups
-            for part in _run_group(group, cache(partial(load, group[0].planned.tower, request)), work)
-        )
-        for record in _one_behind(parts):
+        parts = (part for group in plan.groups for part in _run_group(group, load, work))
+        for record in _one_behind(parts, work):
             summary.add(record)
             progress.finish_cell(record)
     return summary
 
 
-class _Work(NamedTuple):
+@dataclass
+class _Work:
     """What every step of a run needs."""
 
     request: Request
     progress: Progress
     pool: Executor  # decodes images and masks
     evaluators: Executor  # measure the cells of one category while the next is predicted
+    disturbances: int = 0  # how often a method changed what others use, settings of the process perhaps
+
+    def record(self, action: Callable[[], Record]) -> _Recording:
+        """Start to measure and record a cell."""
+        return _Recording(action, self.evaluators.submit(action), self.disturbances)
+
+    def recorded(self, one: _Recording) -> Record:
+        """Return the record; one that was made while a method changed something is made again."""
+        record = one.future.result()
+        return record if one.disturbances == self.disturbances else one.action()
+
+
+class _Recording(NamedTuple):
+    """A record that is being made."""
+
+    action: Callable[[], Record]
+    future: Future[Record]
+    disturbances: int  # when it was begun
 
 
 class _Part(NamedTuple):
     """Cells whose images are all predicted, and what to close once they are measured."""
 
-    records: list[Future[Record]]
+    recordings: list[_Recording]
     resources: ExitStack
 
 
-def _one_behind(parts: Iterator[_Part]) -> Iterator[Record]:
+def _one_behind(parts: Iterator[_Part], work: _Work) -> Iterator[Record]:
     """Yield the records of each part while the next one is predicted, so that only two hold anything."""
     before: _Part | None = None
     for part in parts:
         if before is not None:
-            yield from _records(before)
+            yield from _records(before, work)
         before = part
     if before is not None:
-        yield from _records(before)
+        yield from _records(before, work)
 
 
-def _records(part: _Part) -> Iterator[Record]:
+def _records(part: _Part, work: _Work) -> Iterator[Record]:
     with part.resources:
-        for future in part.records:
-            yield future.result()
+        yield from map(work.recorded, part.recordings)
 
 
-def _run_group(group: Sequence[Cell], load_encoder: Callable[[], Encoder | None], work: _Work) -> Iterator[_Part]:
+def _run_group(group: Sequence[Cell], load: Load, work: _Work) -> Iterator[_Part]:
     """Make the methods of a group, which agrees on an encoder, then predict its cells category by category."""
-    ready: dict[str, Method | ZsadError] = {}
-    for planned in {cell.planned.name: cell.planned for cell in group}.values():
-        ready[planned.name] = guard(partial(_prepare, planned, load_encoder), work.request.fail_fast)
+    roster = Roster(group, load, work.request)
     for cells in by_category(group):
-        yield _run_category(cells, ready, work)
+        yield _run_category(cells, roster, work)
 
 
 def by_category(group: Sequence[Cell]) -> list[list[Cell]]:
@@ -155,66 +159,88 @@ def by_category(group: Sequence[Cell]) -> list[list[Cell]]:
     return [list(cells) for _, cells in groupby(group, key=lambda cell: (cell.dataset.name, cell.category.name))]
 
 
-def _prepare(planned: PlannedMethod, load_encoder: Callable[[], Encoder | None]) -> Method:
-    if planned.problem is not None:
-        raise planned.problem
-    method = methods.build(planned.method, planned.name, planned.config, load_encoder())
-    if isinstance(method, TrainableMethod) and planned.checkpoint:
-        origin = " and ".join(map(str, planned.checkpoint))
-        method.load_checkpoint(weight_files.read_checkpoint(*planned.checkpoint), origin)
-        method.trained_on = planned.trained_on or method.trained_on
-    return method
-
-
-def _run_category(cells: Sequence[Cell], ready: dict[str, Method | ZsadError], work: _Work) -> _Part:
+def _run_category(cells: Sequence[Cell], roster: Roster, work: _Work) -> _Part:
     """Predict the cells of one category; those that cannot run are recorded as such."""
     part = _Part([], ExitStack())
-    sharing: dict[Preprocess, list[tuple[Cell, Method]]] = {}
-    for cell in cells:
-        method = ready[cell.planned.name]
-        problem = method if isinstance(method, ZsadError) else cell.problem or _leak(cell, method, work.request)
-        if problem is not None:
-            part.records.append(_failed(cell, problem, work))
-        elif isinstance(method, Method):
-            sharing.setdefault(method.preprocess, []).append((cell, method))
+    sharing: dict[Preprocess, list[Cell]] = {}
+    for cell, method in _able(cells, roster, work, part.recordings):
+        sharing.setdefault(method.preprocess, []).append(cell)
     for members in sharing.values():
-        spill = part.resources.enter_context(closing(Spill(work.request.out)))
-        part.records.extend(_run_shared(members, work, spill))
+        _run_shared(members, roster, work, part)
     return part
 
 
-def _failed(cell: Cell, problem: ZsadError, work: _Work) -> Future[Record]:
-    return work.evaluators.submit(save_failure, cell, problem, work.request)
+def _able(
+    cells: Sequence[Cell], roster: Roster, work: _Work, recordings: list[_Recording]
+) -> list[tuple[Cell, Method]]:
+    """Return cells with their methods; those that cannot run are recorded as such."""
+    able = []
+    for cell in cells:
+        method = roster.ready[cell.planned.name]
+        problem = method if isinstance(method, ZsadError) else cell.problem or _leak(cell, method, work.request)
+        if problem is not None:
+            recordings.append(work.record(partial(save_failure, cell, problem, work.request)))
+        elif isinstance(method, Method):
+            able.append((cell, method))
+    return able
 
 
-def _run_shared(members: list[tuple[Cell, Method]], work: _Work, spill: Spill) -> list[Future[Record]]:
-    """Run methods that see the same images: one decode and one encoder pass an image for all of them."""
-    request, first = work.request, members[0][0]
-    truth = GroundTruth(first.dataset, first.samples, request.protocol, work.pool)
+def _run_shared(cells: Sequence[Cell], roster: Roster, work: _Work, part: _Part) -> None:
+    """Run methods that see the same images; again without those that change what the others see."""
+    request, closely = work.request, False  # closely: look after each call
+    while members := _able(cells, roster, work, part.recordings):
+        spill = part.resources.enter_context(closing(Spill(request.out)))
+        try:
+            truth = GroundTruth(cells[0].dataset, cells[0].samples, request.protocol, work.pool)
+            runs = _predict(members, truth.reader, roster, work, spill, closely)
+        except Disturbed as end:
+            spill.close()
+            work.disturbances += 1
+            guilty = [end.cell] if end.cell is not None else list(cells) if closely else []
+            part.recordings.extend(work.record(partial(save_failure, cell, end.problem, request)) for cell in guilty)
+            cells = [cell for cell, _ in members if not any(cell is one for one in guilty)]
+            closely = not guilty
+            roster.renew()
+        else:
+            part.recordings.extend(work.record(partial(conclude, one, truth, request)) for one in runs)
+            return
+
+
+def _predict(
+    members: Sequence[tuple[Cell, Method]], reader: Reader, roster: Roster, work: _Work, spill: Spill, closely: bool
+) -> list[CellRun]:
+    """Predict cells of one category: one decode and one encoder pass an image for all. Raises Disturbed."""
+    request, (first, method) = work.request, members[0]
     looks_back = any(method.scope != "image" for _, method in members)
-    preprocess, parked = members[0][1].preprocess, spill if looks_back else None
-    store = make_store(first.samples, truth.reader, preprocess, request, work.pool, parked)
-    runs, records = [], []
-    for cell, method in members:
-        problem = guard(partial(remember, cell, method, truth.reader, request, work.pool), request.fail_fast)
-        if isinstance(problem, ZsadError):
-            records.append(_failed(cell, problem, work))
-            continue
-        runs.append(CellRun(cell, method, store, spill))
-        if method.encoder is not None:
-            key = method.encoder.key
-            store.expected[key] = method.request | store.expected.get(key, method.request)
-    waiting = {run.method.encoder for run in runs if run.method.scope == "category" and run.method.request.keys()}
+    label = f"{first.dataset.name}/{first.category.name}"
+    parked = spill if looks_back else None
+    store = make_store(first.samples, reader, method.preprocess, request, work.pool, parked)
+    shared = roster.shared(store)
+    call = partial(roster.call, shared=shared if closely else None)
+    runs = [CellRun(cell, method, store, spill) for cell, method in members]
+    for one in runs:
+        one.remember(reader, request, work.pool, call)
+        if one.method.encoder is not None and one.problem is None:
+            key = one.method.encoder.key
+            store.expected[key] = one.method.request | store.expected.get(key, one.method.request)
+    waiting = {one.method.encoder for one in runs if one.method.scope == "category" and one.method.request.keys()}
+    told = 0
     for chunk in range(len(store)):
         store.prefetch(chunk)
         store.prefetch(chunk + 1)
         for encoder in waiting:  # once the category is complete, its decoded images would be gone
             guard(partial(store.features, chunk, encoder, store.expected[encoder.key]), request.fail_fast)
         stop = min((chunk + 1) * store.size, len(first.samples))
-        for cell_run in runs:
-            cell_run.advance(stop, request)
-        work.progress.step(f"{first.dataset.name}/{first.category.name}", (stop - chunk * store.size) * len(runs))
-    return records + [work.evaluators.submit(conclude, cell_run, truth, request) for cell_run in runs]
+        for one in runs:
+            one.advance(stop, request, call)
+        harmful = next((one for one in runs if isinstance(one.problem, Harm)), None)
+        if harmful or (shared.changed() if chunk == len(store) - 1 else shared.changed_so_far()):
+            store.close()
+            work.progress.step(label, -told)
+            raise Disturbed(*((harmful.cell, harmful.problem) if harmful else ()))
+        work.progress.step(label, (stop - chunk * store.size) * len(runs))
+        told += (stop - chunk * store.size) * len(runs)
+    return runs
 
 
 def _leak(cell: Cell, method: Method, request: Request) -> ZsadError | None:

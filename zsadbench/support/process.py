@@ -8,6 +8,8 @@ terminal, it is raised.
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import os
 import signal
 import sys
@@ -20,6 +22,8 @@ from typing import Any
 WORDS = {signal.SIGINT: "Interrupted", signal.SIGTERM: "Terminated"}
 GRACE = 2.0  # seconds that threads have to end once the command is done
 WATCH = 1.0  # seconds between two looks of a worker at its parent
+
+_given_up: list[threading.Thread] = []
 
 
 class Interrupted(KeyboardInterrupt):
@@ -66,8 +70,21 @@ def is_users(error: KeyboardInterrupt) -> bool:
     return isinstance(error, Interrupted) or signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def give_up(thread: threading.Thread) -> None:
+    """Tell a daemon thread to end, and the end of the process not to wait for it.
+
+    Python code ends at its next step; what sleeps or waits in a library ends when it comes back to Python.
+    """
+    _given_up.append(thread)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
+
+
 def end_soon(code: int) -> None:
     """Let the process end with this exit code after some grace, even if a thread that somebody left behind goes on."""
+    if any(thread.is_alive() for thread in _given_up):  # the interpreter must not be taken down below its feet
+        atexit._run_exitfuncs()
+        _flush()
+        os._exit(code)
     timer = threading.Timer(GRACE, _end_without_threads, [code])
     timer.daemon = True
     timer.start()
@@ -76,8 +93,7 @@ def end_soon(code: int) -> None:
 def _end_without_threads(code: int) -> None:
     names = [thread.name for thread in threading.enumerate() if not thread.daemon and thread.is_alive()]
     left = ", ".join(name for name in names if name != threading.main_thread().name)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+    _flush()
     os.write(2, f"Note: the work is done; a thread that a plugin left behind is ended ({left}).\n".encode())
     os._exit(code)
 
@@ -86,6 +102,11 @@ def end_with_parent() -> None:
     """In a worker: let the process end soon after the one that started it, however that ended."""
     if not any(thread.name == end_with_parent.__name__ for thread in threading.enumerate()):
         threading.Thread(target=_watch, args=(os.getppid(),), name=end_with_parent.__name__, daemon=True).start()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
 
 
 def _watch(parent: int) -> None:
