@@ -27,7 +27,7 @@ def record(method: str, dataset: str, category: str, value: float | None, **chan
     metrics = dict.fromkeys(("auroc", "f1_max", "ap"), value)
     facts: dict[str, Any] = {
         "status": "done",
-        "title": method.upper(),
+        "title": method.partition(".")[0].upper(),
         "image": metrics,
         "pixel": metrics | {"aupro": value},
         "setting": {"scope": "image", "shots": 0, "trained_on": [], "leak": False},
@@ -104,6 +104,16 @@ def test_training_sets_that_differ_between_datasets_are_both_named() -> None:
         record("a", "visa", "candle", 0.5, setting=trained("mvtec")),
     )
     assert "A & 0-shot & visa / mvtec &" in text
+
+
+def test_a_method_has_one_row_for_datasets_where_it_runs_under_other_presets() -> None:
+    text = source(
+        record("april_gan", "mvtec", "bottle", 0.5, setting=trained("visa"), options={"trained_on": "visa"}),
+        record("april_gan.mvtec", "visa", "candle", 0.6, setting=trained("mvtec"), options={"trained_on": "mvtec"}),
+        record("winclip", "mvtec", "bottle", 0.4),
+    )
+    assert text.count(" & 0-shot & ") == 2 and "& visa / mvtec & \\textbf{50.0}" in text
+    assert r"APRIL\_GAN is april\_gan on mvtec; april\_gan.mvtec on visa." in text
 
 
 def test_categories_are_rows_with_a_rule_above_the_mean() -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,37 @@ def test_datasets_are_the_blocks_where_there_are_enough_of_them():
     assert (found.kind, found.blocks) == ("dataset", ("btad", "mpdd", "mvtec", "sdd", "visa"))
     means = np.tile(VALUES[:5], (2, 1)).reshape(5, 2, 4).mean(axis=1)
     assert sorted(found.values.ravel()) == pytest.approx(sorted(means.ravel()))
+
+
+def over_two(name: str, preset: str, value: float, **facts: Any) -> list[Record]:
+    """Records of a method that runs on VisA under another preset than on MVTec AD."""
+    return [
+        replace(record(method, f"{dataset}/{i}", value + i / 100), changed={}, title=name.upper(), **options)
+        for method, dataset, options in ((name, "mvtec", {}), (f"{name}.{preset}", "visa", facts))
+        for i in range(3)
+    ]
+
+
+def test_a_method_is_one_over_datasets_though_its_preset_is_the_one_that_suits_each():
+    records = [
+        *over_two("april_gan", "mvtec", 0.7, options={"trained_on": "mvtec"}),  # weights of another dataset
+        *over_two("clip_ad", "sdp_rvs_visa", 0.6, options={"dbscan_eps": 1.5}),  # what the paper used there
+        *over_two("winclip", "1shot", 0.8, setting={"shots": 1}),  # something else
+    ]
+    with pytest.raises(NothingToCompare, match=r"for all of .*winclip, winclip\.1shot"):
+        analyse(records, "image", "auroc")
+    found = analyse([one for one in records if not one.method.startswith("winclip")], "image", "auroc")
+    assert [name.title for name in found.names] == ["APRIL_GAN", "CLIP_AD"] and len(found.blocks) == 6
+    text = significance_tables.render([one for one in records if "winclip" not in one.method], Fake())
+    assert "- CLIP_AD is clip_ad on mvtec; clip_ad.sdp_rvs_visa on visa." in text
+
+
+def test_two_presets_on_one_dataset_are_two_methods():
+    both = [
+        replace(one, dataset="btad") for one in over_two("april_gan", "mvtec", 0.7, options={"trained_on": "mvtec"})
+    ]
+    found = analyse(both, "image", "auroc")
+    assert sorted(name.cli for name in found.names) == ["april_gan", "april_gan.mvtec"]
 
 
 def test_too_few_blocks_have_ranks_and_no_test():

@@ -1,8 +1,8 @@
 """Which published number stands beside a measured one, and what must be said of it.
 
-A number stands there if its method ran as it did for the paper: with the options of a preset that `joins.csv` names for
-the dataset, on all of its images, under zsadbench's protocol. Where the run departs from that, the number is withheld
-and the table says in what. Where a paper's configuration is known to differ, or cannot be known, the number is marked.
+A number stands there if its method ran with the options of a preset that `joins.csv` names for the dataset, on all of
+its images; otherwise it is withheld, and the table says why. It is marked where the paper's configuration is known to
+differ or cannot be known, and under another protocol than zsadbench's own, which may be nearer to the paper's or not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from zsadbench.protocol import FREE_FIELDS, Protocol
 from zsadbench.records.published import Key, Library, Number
 from zsadbench.records.results import Record
 
-PROTOCOL = {name: value for name, value in asdict(Protocol()).items() if name not in FREE_FIELDS | {"seed"}}
+PROTOCOL = {name: value for name, value in asdict(Protocol()).items() if name not in FREE_FIELDS | {"seed", "limit"}}
 OF_PIXELS = ("eval_size", "native_masks", "mask_rule")  # what pixel metrics alone depend on
 
 
@@ -25,7 +25,7 @@ class Published(NamedTuple):
     """What stands beside a measured number."""
 
     number: Number | None = None
-    differs: str = ""  # in what the number's configuration is another one, or may be; "": none that is known
+    differs: tuple[str, ...] = ()  # in what the number's configuration is another one, or may be
     withheld: tuple[str, ...] = ()  # why a number that there is does not stand there
 
 
@@ -37,12 +37,12 @@ def published(key: Key, records: Sequence[Record], library: Library, card: Datas
     found = library.find(key)
     if found is None:
         return NOTHING
-    column = key.level, key.metric
-    withheld = [*_options(records[0]), *_protocol(records[0], column), *_images(records, card)]
+    first = records[0]
+    withheld = [*_options(first), *_images(records, card)]
     if withheld:
         return Published(withheld=tuple(withheld))
-    checkpoint = records[0].setting.get("checkpoint", "")
-    return Published(found.number, "; ".join(filter(None, [found.differs, checkpoint])))
+    protocol = _protocol(first, (key.level, key.metric))
+    return Published(found.number, tuple(filter(None, [found.differs, first.setting.get("checkpoint", ""), *protocol])))
 
 
 def _options(record: Record) -> Iterator[str]:
@@ -64,16 +64,19 @@ def _protocol(record: Record, column: Column) -> Iterator[str]:
             or (name == "order" and record.setting.get("scope") != "batch")
         )
         if value != usual and not useless:
-            yield f"at most {value} images a category" if name == "limit" else f"{name} {value} instead of {usual}"
+            yield f"measured with {name} {value} instead of {usual}"
 
 
 def _images(records: Sequence[Record], card: DatasetCard | None) -> Iterator[str]:
-    """Yield the first category that has not as many images as the dataset that papers used."""
+    """Yield what says that the run saw other images than papers: a limit, or the first category with other counts."""
+    limit = records[0].protocol.get("limit")
+    if limit is not None:
+        yield f"at most {limit} images a category"
+        return
     for record in records:
         expected = card.expected.get(record.category) if card else None
         found = tuple(record.details.get(name) for name in ("normal", "anomalous"))
-        whole = record.protocol.get("limit") is None
-        if whole and expected is not None and None not in found and found != tuple(expected):
+        if expected is not None and None not in found and found != tuple(expected):
             counts = f"{found[0]} normal and {found[1]} anomalous images"
             yield f"{counts} of {record.category} instead of {expected[0]} and {expected[1]}"
             return

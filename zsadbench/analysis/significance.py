@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsadbench import metrics
-from zsadbench.analysis.rows import SCOPES, Name, check_protocols, identity, name_methods, settle
+from zsadbench.analysis import across
+from zsadbench.analysis.rows import SCOPES, Name, check_protocols, identity, settle
 from zsadbench.errors import MissingDependency, RecordError, UnknownName
 from zsadbench.records.results import Record, mean
 
@@ -109,10 +110,10 @@ class Contest:
         records = [record for record in settle(records) if record.status == "done" and not record.setting.get("leak")]
         check_protocols(records)
         _check_names(records, level, metric)
-        names = name_methods(records)
-        cells: dict[tuple[str, str], dict[Place, Record]] = {}
+        names = across.names(records)
+        cells: dict[Name, dict[Place, Record]] = {}
         for record in records:
-            cells.setdefault(identity(record), {})[record.dataset, record.category] = record
+            cells.setdefault(names[identity(record)], {})[record.dataset, record.category] = record
         if len(cells) < 2:
             known = ", ".join(dict.fromkeys(record.dataset for record in records))
             raise NothingToCompare(
@@ -127,13 +128,13 @@ class Contest:
         ]
         if lacking == places:
             raise NothingToCompare(
-                f"no category has {level} {metric} for all of {', '.join(names[key].cli for key in cells)}; "
+                f"no category has {level} {metric} for all of {', '.join(name.cli for name in cells)}; "
                 "run them on the same data, or leave some out."
             )
         return cls(
             level,
             metric,
-            tuple(names[key] for key in cells),
+            tuple(cells),
             tuple(_setting(next(iter(found.values()))) for found in cells.values()),
             tuple(cells.values()),
             tuple(place for place in places if place not in lacking),

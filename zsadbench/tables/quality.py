@@ -8,10 +8,12 @@ digit. Published numbers stand in brackets beside measured ones and are never ra
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from zsadbench import datasets, metrics
-from zsadbench.analysis.rows import Level, Line, Table, Value, arrange, name_methods, settle
+from zsadbench.analysis import across
+from zsadbench.analysis.rows import Level, Line, Name, Table, Value, arrange, name_methods, settle
 from zsadbench.analysis.seeds import over_seeds
 from zsadbench.datasets import DatasetCard
 from zsadbench.errors import RecordError, UnknownName
@@ -103,7 +105,9 @@ def render(
     if format == "latex":
         step = _tables_side_by_side(tables)
         blocks = [tables[start : start + step] for start in range(0, len(tables), step)]
-        return sheet.latex([_spread(block, below) for block in blocks], notes)
+        if step > 1:
+            notes += across.notes(records)
+        return sheet.latex([_spread(block, below, _shared_names(records)) for block in blocks], notes)
     return sheet.markdown([_single(table, below) for table in tables], notes)
 
 
@@ -134,7 +138,7 @@ def _row(table: Table, line: Line, column: Column, value: Value) -> Row:
         line.trained_on,
         number.value if number else None,
         f"{number.source}: {number.table}" if number else "",
-        value.published.differs,
+        "; ".join(value.published.differs),
         low=value.interval[0] if value.interval else None,
         high=value.interval[1] if value.interval else None,
         std=value.deviation,
@@ -166,8 +170,16 @@ def _tables_side_by_side(tables: Sequence[Table]) -> int:
     return 1 if wide or any(line.category != MEAN or words.marks(line) for line in lines) else SIDE_BY_SIDE
 
 
-def _spread(tables: Sequence[Table], below: Mapping[str, Sequence[str]]) -> Sheet:
+def _shared_names(records: Sequence[Record]) -> dict[Name, Name]:
+    """Return what a row of one dataset is called where datasets stand side by side."""
+    own, shared = name_methods(records), across.names(records)
+    return {name: shared[key] for key, name in own.items()}
+
+
+def _spread(tables: Sequence[Table], below: Mapping[str, Sequence[str]], shared: Mapping[Name, Name]) -> Sheet:
     """Return the sheet of datasets side by side, the image and pixel metrics of each under a rule."""
+    if len(tables) > 1:
+        tables = [_renamed(table, shared) for table in tables]
     texts = _text_columns(tables)
     blank = [("", 1)] * len(texts)
     titles = [(table.title, len(table.columns)) for table in tables]
@@ -185,6 +197,10 @@ def _spread(tables: Sequence[Table], below: Mapping[str, Sequence[str]]) -> Shee
         tuple(note for table in tables for note in below[table.dataset]),
         ((*blank, *titles), (*blank, *levels)),
     )
+
+
+def _renamed(table: Table, shared: Mapping[Name, Name]) -> Table:
+    return replace(table, lines=tuple(replace(line, name=shared.get(line.name, line.name)) for line in table.lines))
 
 
 def _spread_rows(tables: Sequence[Table], texts: Sequence[str]) -> Iterator[sheet.Row]:

@@ -11,6 +11,7 @@ from itertools import combinations
 import numpy as np
 
 from zsadbench import datasets, metrics
+from zsadbench.analysis import across
 from zsadbench.analysis.differences import Differences, compare
 from zsadbench.analysis.intervals import Resamples
 from zsadbench.analysis.rows import name_methods
@@ -53,7 +54,7 @@ def render(records: Sequence[Record], resamples: Resamples, format: str = "md") 
     done = [record for record in records if record.status == "done"]
     leaks = dict.fromkeys(f"{record.method} on {record.dataset}" for record in done if record.setting.get("leak"))
     told = [f"Left out, because the checkpoint was trained on the dataset: {', '.join(leaks)}."] if leaks else []
-    more = (*problems, *told, *words.conditions(done, name_methods(done)))
+    more = (*problems, *told, *across.notes(done), *words.conditions(done, name_methods(done)))
     sheets[-1] = replace(sheets[-1], notes=(*sheets[-1].notes, *more))
     return (sheet.latex if format == "latex" else sheet.markdown)(sheets)
 

@@ -188,7 +188,7 @@ def _sources(lines: Iterable[Line], library: Library) -> Iterator[str]:
         for number, differs_in, reasons in (value.published for value in line.values.values()):
             if number is not None:
                 places.setdefault((line.name.title, number.source), {})[number.table] = None
-            differs.append((line.name.title, differs_in))
+            differs += [(line.name.title, text) for text in differs_in]
             withheld.setdefault(line.name.title, {}).update(dict.fromkeys(reasons))
     if places:
         told = [f"{title}: {library.citations[source]}{_tables(tables)}" for (title, source), tables in places.items()]
