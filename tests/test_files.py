@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from finished import PARTS
 
 from zsadbench.records import results
 from zsadbench.records.results import Record
@@ -20,7 +21,7 @@ PREFIX = "".join(filter(str.isalnum, socket.gethostname()))
 
 
 def cell(value: float, scores: bytes, pixels: bytes | None) -> tuple[Record, dict[str, bytes]]:
-    record = Record("m", "d", "c", "done", fingerprint=str(value), image={"auroc": value})
+    record = Record("m", "d", "c", "done", fingerprint=str(value), image={"auroc": value}, **PARTS)
     return record, {results.SCORES: scores} | ({results.PIXELS: pixels} if pixels is not None else {})
 
 
@@ -77,17 +78,16 @@ def test_a_process_that_dies_at_any_moment_leaves_the_old_cell_or_the_new_one_or
 
 
 WRITER = """
-import sys, time
+import os, sys
 from pathlib import Path
 from zsadbench.support import files
 
-def slowly(path):
-    path.write_text("half")
+def slowly(descriptor):
     print("writing", flush=True)
     sys.stdin.read()
-    path.write_text("whole")
 
-files.write_atomically(Path(sys.argv[1]) / "file", slowly)
+os.fsync = slowly
+files.write_atomically(Path(sys.argv[1]) / "file", "whole")
 """
 
 
