@@ -11,6 +11,7 @@ from zsadbench import methods, metrics
 from zsadbench.errors import RecordError
 from zsadbench.records import published
 from zsadbench.records.published import UNKNOWN, Join, Key, Library, Number
+from zsadbench.records.results import MEAN
 from zsadbench.support import preset_names
 from zsadbench.training import cross_dataset
 
