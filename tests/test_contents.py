@@ -78,12 +78,12 @@ def test_a_file_that_just_changed_is_not_remembered_because_its_clock_may_not_ti
 ):
     """The racy rule: with the same size, time and inode after the second write, only what was not believed is right."""
     now = time.time_ns()
-    state = contents.State(6, now, now, 1)
+    state = (6, now, now, 1)
     monkeypatch.setattr(contents, "_state", lambda path: state)
     assert read(file) == digest(b"before")
     file.write_bytes(b"after!")
     assert read(file) == digest(b"after!")
-    state = contents.State(6, now - 2 * contents.TICK, now - 2 * contents.TICK, 1)
+    state = (6, now - 2 * contents.TICK, now - 2 * contents.TICK, 1)
     read(file)
     file.write_bytes(b"hidden")
     assert read(file) == digest(b"after!"), "an old time is believed, or this test shows nothing"

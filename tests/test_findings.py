@@ -144,7 +144,7 @@ def test_folders_deeper_than_the_layout_of_a_known_set_are_told_too(tmp_path):
 
 
 def test_images_that_all_lie_too_deep_are_named(part):
-    with pytest.raises(DataError, match=r"folder=.*part: no images where .* first image is test/good/rgb/0\.png"):
+    with pytest.raises(DataError, match=r"folder\.part=.*part: no images where .* first image is test/good/rgb/0\.png"):
         part("test/good/rgb/0.png", "test/hole/rgb/0.png")
 
 

@@ -129,7 +129,7 @@ def test_a_category_that_some_datasets_have_is_fine_and_one_that_none_has_is_not
     words = refused(root, tmp_path / "out", *base, "bottle,lefd")
     assert "Unknown category of mvtec, folder.lines 'lefd'. Did you mean 'left'" in words
     done = zsadbench(*base, "bottle", "--out", tmp_path / "out")
-    assert done.returncode == 0 and "1 cells to run" in done.stderr, done.stderr
+    assert done.returncode == 0 and "1 cell to run" in done.stderr, done.stderr
 
 
 def test_the_variable_may_name_weights_that_a_run_does_not_need(root, tmp_path):

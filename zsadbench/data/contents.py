@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 from zsadbench.datasets import Sample
 from zsadbench.errors import RecordError, UsageError
@@ -31,13 +30,9 @@ SLOW = 1.0  # seconds of reading before progress is told
 TICK = 2 * 10**9  # nanoseconds
 
 
-class State(NamedTuple):
-    """What tells, without reading it, whether a file is still the one that was read."""
-
-    size: int
-    modified: int  # ns
-    changed: int  # ns: of the inode, so that a copied or restored modification time hides nothing
-    inode: int
+# What tells, without reading it, whether a file is still the one that was read: size, time of the last modification and
+# of the inode's last change (ns; a restored modification time hides nothing), and inode.
+State = tuple[int, int, int, int]
 
 
 def folder() -> Path:
@@ -54,8 +49,8 @@ def digests(root: Path, paths: Iterable[Path], progress: Progress | None = None)
     memory = _Memory(root)
     with ThreadPoolExecutor(READERS) as pool:
         chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
-        states = dict(zip(paths, chain.from_iterable(pool.map(_states, chunks)), strict=True))
-        found = {path: memory.recall(path, state) for path, state in states.items()}
+        states = chain.from_iterable(pool.map(_states, chunks))
+        found = {path: memory.recall(path, state) for path, state in zip(paths, states, strict=True)}
         unknown = [path for path, digest in found.items() if not digest]
         began = time.monotonic()
         try:
@@ -98,7 +93,7 @@ def _state(path: Path) -> State | None:
         facts = os.stat(path)  # noqa: PTH116  # half the time of Path.stat, for each file of a plan
     except OSError:
         return None
-    return State(facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
+    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino
 
 
 def _read(path: Path) -> tuple[str, State | None]:
@@ -108,7 +103,7 @@ def _read(path: Path) -> tuple[str, State | None]:
         digest = files.sha256(path)
     except UsageError:
         return "", None
-    settled = before is not None and began - max(before.modified, before.changed) > TICK
+    settled = before is not None and began - max(before[1:3]) > TICK
     return digest, before if settled and before == _state(path) else None
 
 
@@ -125,7 +120,7 @@ class _Memory:
     def recall(self, path: Path, state: State | None) -> str:
         """Return the digest of a file in this state, "" if it is not known."""
         entry = self._known.get(self._name(path))
-        return str(entry[-1]) if entry and state is not None and entry[:-1] == list(state) else ""
+        return str(entry[-1]) if entry and state is not None and entry[:-1] == [*state] else ""
 
     def learn(self, path: Path, state: State, digest: str) -> None:
         self._fresh[self._name(path)] = [*state, digest]

@@ -10,7 +10,7 @@ import csv
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -33,6 +33,7 @@ COLUMNS = {  # what we call a column: the names it goes by
     "mask_rule": ("mask_rule",),  # gt127, gt0 or index_gt0, for the whole set
     "value_range": ("value_range",),  # of 16-bit images, for the whole set: black-white, or a list of the two
 }
+MASK_RULES = get_args(MaskRule)
 NORMAL, ANOMALOUS = labels.NORMAL | {"0", "0.0"}, labels.UNNAMED | {"1", "1.0", "defective"}
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # control characters and halves of characters
 
@@ -191,10 +192,12 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         repeated = [name for name in reader.fieldnames if name and reader.fieldnames.count(name) > 1]
         if repeated:
             raise DataError(f"{path}, line 1: the column {repeated[0]!r} is there twice; expected each once.")
+        known = {column: [name for name in names if name in reader.fieldnames] for column, names in COLUMNS.items()}
+        columns = {column: names for column, names in known.items() if names}  # the others need no look in each row
         for values in reader:
             if None in values:
                 raise DataError(f"{path}, line {reader.line_num}: more values than columns; quote commas in names.")
-            yield _row(values, f"{path}, line {reader.line_num}")
+            yield _row(values, f"{path}, line {reader.line_num}", columns)
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
@@ -238,15 +241,16 @@ def _meta_rows(path: Path) -> Iterator[Row]:
                     yield _row({"cls_name": category, **values, "split": split}, where)
 
 
-def _row(values: Mapping[str, Any], where: str) -> Row:
-    """Return one row from its named values, checked. Raises DataError naming the column."""
-    found = {column: _value(values, names) for column, names in COLUMNS.items()}
-    masks = next((values[name] for name in COLUMNS["mask"] if isinstance(values.get(name), list)), [found["mask"]])
+def _row(values: Mapping[str, Any], where: str, columns: Mapping[str, Sequence[str]] = COLUMNS) -> Row:
+    """Return one row from its named values, checked; `columns` are those that it may have. Raises DataError."""
+    found = dict.fromkeys(COLUMNS, "") | {column: _value(values, names) for column, names in columns.items()}
+    lists = (values[name] for name in columns.get("mask", ()) if isinstance(values.get(name), list))
+    masks = next(lists, [found["mask"]])
     if not found["image"]:
         raise DataError(f"{where}: there is no image ({' or '.join(COLUMNS['image'])}).")
     if _UNWRITABLE.search("".join([*found.values(), *map(str, masks)])):
         raise DataError(f"{where}: got {found}; expected no control characters and no broken characters.")
-    words = {labels.plain(_value(values, [name])) for name in COLUMNS["label"]} - {""} or {""}
+    words = {labels.plain(_value(values, [name])) for name in columns["label"]} - {""} or {""}
     if not (words <= NORMAL or words <= ANOMALOUS):
         raise DataError(
             f"{where}: the label is {' and '.join(map(repr, sorted(words)))}; expected 0 or normal, 1 or anomaly."
@@ -254,10 +258,8 @@ def _row(values: Mapping[str, Any], where: str) -> Row:
     split = found["split"].lower() or "test"
     if split not in ("train", "test"):
         raise DataError(f"{where}: the split is {found['split']!r}; expected train or test.")
-    if found["mask_rule"] not in ("", *get_args(MaskRule)):
-        raise DataError(
-            f"{where}: the mask_rule is {found['mask_rule']!r}; expected one of {', '.join(get_args(MaskRule))}."
-        )
+    if found["mask_rule"] not in ("", *MASK_RULES):
+        raise DataError(f"{where}: the mask_rule is {found['mask_rule']!r}; expected one of {', '.join(MASK_RULES)}.")
     label: Literal[0, 1] = 1 if words <= ANOMALOUS else 0
     return Row(
         image=found["image"],
@@ -275,9 +277,9 @@ def _row(values: Mapping[str, Any], where: str) -> Row:
 
 def _value_range(text: str, where: str) -> ValueRange | None:
     """Read "0-4095" or "[0, 4095]"; "" is None. Raises DataError."""
-    match = re.fullmatch(r"\[?(-?\d+)(?:-|, ?)(-?\d+)\]?", text)
     if not text:
         return None
+    match = re.fullmatch(r"\[?(-?\d+)(?:-|, ?)(-?\d+)\]?", text)
     if match is None or int(match[1]) >= int(match[2]):
         raise DataError(f"{where}: the value_range is {text!r}; expected black-white, such as 0-4095.")
     return int(match[1]), int(match[2])

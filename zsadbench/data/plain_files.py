@@ -12,23 +12,23 @@ class PlainFiles:
     def __init__(self, root: Path) -> None:
         """List nothing yet."""
         self._root, self._real = root, Path(os.path.realpath(root))
-        self._folders: dict[str, tuple[Path, frozenset[str]]] = {}
+        self._folders: dict[str, dict[str, Path]] = {}
 
     def find(self, text: str) -> Path | None:
         """Return the file that a path relative to the root names as the disk spells it; None for any other text."""
         folder, _, name = text.rpartition("/")
         if folder not in self._folders:
-            self._folders[folder] = self._root / folder, self._names(folder)
-        whole, names = self._folders[folder]
-        return whole / name if name in names else None
+            self._folders[folder] = self._list(folder)
+        return self._folders[folder].get(name)
 
-    def _names(self, folder: str) -> frozenset[str]:
-        """Return the names of the plain files of a folder; none if it is written in a roundabout way."""
-        whole = os.path.realpath(self._root / folder)
-        if folder not in ("", os.path.normpath(folder)) or not Path(whole).is_relative_to(self._real):
-            return frozenset()
+    def _list(self, folder: str) -> dict[str, Path]:
+        """Return the plain files of a folder by name; none if it is written in a roundabout way."""
+        whole = self._root / folder
+        if folder not in ("", os.path.normpath(folder)) or not Path(os.path.realpath(whole)).is_relative_to(self._real):
+            return {}
         try:
             with os.scandir(whole) as entries:
-                return frozenset(entry.name for entry in entries if entry.is_file(follow_symlinks=False))
+                plain = {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+            return {path.name: path for path in whole.iterdir() if path.name in plain}
         except OSError:
-            return frozenset()
+            return {}
