@@ -11,7 +11,7 @@ import torch
 from toy_tree import save, write_tree
 
 from zsadbench.data import reading
-from zsadbench.encoders.base import Encoder
+from zsadbench.encoders.transformer import TransformerEncoder
 from zsadbench.errors import ContractError, DataError, RecordError, UnknownName, UsageError
 from zsadbench.protocol import Protocol
 from zsadbench.records import results
@@ -115,10 +115,13 @@ def test_sharing_changes_no_number_bit_for_bit(mvtec_tree, tmp_path, toys):
 
 def test_methods_that_agree_share_one_pass_an_image(mvtec_tree, tmp_path, monkeypatch):
     passes = []
-    original = Encoder.encode
-    monkeypatch.setattr(
-        Encoder, "encode", lambda self, images, request: passes.append(len(images)) or original(self, images, request)
-    )
+    original = TransformerEncoder.encode
+
+    def encode(self, images, request):
+        passes.append(len(images))
+        return original(self, images, request)
+
+    monkeypatch.setattr(TransformerEncoder, "encode", encode)
     run(mvtec_tree, tmp_path, ["winclip", "musc"], encoder="tiny", categories=["bottle"])
     assert sum(passes) == 13
 
@@ -254,14 +257,14 @@ def test_a_checkpoint_of_another_architecture_names_the_tensor_and_both_shapes(m
     assert "fc.0.weight" in error and "96" in error and "64" in error
 
 
-def test_few_shot_references_are_recorded_and_too_few_fail_the_cell(tmp_path):
+def test_few_shot_references_are_recorded_and_too_few_are_not_possible(tmp_path):
     write_tree(tmp_path / "data/mvtec", categories=["bottle"])
     options = {"encoder": "tiny"}
     run(tmp_path / "data", tmp_path / "out", ["winclip.2shot", "winclip.4shot"], **options)
     two = results.load(tmp_path / "out/mvtec/winclip.2shot/bottle.json")
     assert two.setting["shots"] == 2 and len(set(two.setting["references"])) == 2
     four = results.load(tmp_path / "out/mvtec/winclip.4shot/bottle.json")
-    assert four.status == "failed" and "has 3" in four.error
+    assert four.status == "not_possible" and "has 3" in four.error
 
 
 def test_a_disk_that_is_full_stops_the_run_and_keeps_what_is_finished(mvtec_tree, tmp_path, toys, monkeypatch):

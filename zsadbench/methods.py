@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
 from zsadbench.encoders.features import FeatureRequest, Features
-from zsadbench.errors import ContractError, NeedsCheckpoint, PluginError, UnknownName
+from zsadbench.errors import NeedsCheckpoint, PluginError, UnknownName
 from zsadbench.recipes import Augmentation as Augmentation  # recipes.py says how a TrainableMethod is trained
 from zsadbench.recipes import Cosine as Cosine
 from zsadbench.recipes import MultiStep as MultiStep
@@ -140,24 +140,6 @@ class Method(ABC):
         raise PluginError(
             f"method {self.name or type(self).__name__} asks for {self.shots} shots but defines no remember()."
         )
-
-
-def check_prediction(prediction: Prediction, batch: Batch, name: str) -> None:
-    """Raise ContractError unless scores are [B] and maps [B, h, w], float32 and finite."""
-    import torch
-
-    scores, maps = prediction
-    expected = {"scores": (scores, 1, f"[{len(batch)}]"), "maps": (maps, 3, f"[{len(batch)}, h, w]")}
-    for field_name, (tensor, dimensions, shape) in expected.items():
-        if not isinstance(tensor, torch.Tensor) or tensor.ndim != dimensions or len(tensor) != len(batch):
-            got = list(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
-            raise ContractError(f"method {name}: {field_name} have shape {got}; expected {shape}.")
-        if tensor.dtype != torch.float32:
-            raise ContractError(f"method {name}: {field_name} have dtype {tensor.dtype}; expected torch.float32.")
-        finite = torch.isfinite(tensor.flatten(1) if tensor.ndim > 1 else tensor[:, None]).all(dim=1)
-        if not finite.all():
-            path = batch.paths[int((~finite).nonzero()[0])]
-            raise ContractError(f"method {name}: {field_name} hold NaN or infinity for {path}; expected finite values.")
 
 
 class TrainingBatch(Protocol):

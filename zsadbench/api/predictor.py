@@ -19,7 +19,8 @@ from zsadbench.data.images import DECODERS, apply, decode_image
 from zsadbench.datasets import Category
 from zsadbench.encoders import weights as weight_files
 from zsadbench.errors import DataError, UsageError
-from zsadbench.methods import Method, TrainableMethod, check_prediction
+from zsadbench.methods import Method, TrainableMethod
+from zsadbench.running.contract import check_prediction
 from zsadbench.running.loading import ChunkStore, positions, scored_batches
 from zsadbench.support.spill import Spill
 

@@ -16,11 +16,12 @@ from zsadbench.data.images import Preprocess, apply
 from zsadbench.data.reading import Reader
 from zsadbench.datasets import Sample
 from zsadbench.errors import ContractError, ZsadError
-from zsadbench.methods import Method, Prediction, check_prediction
+from zsadbench.methods import Method, Prediction
 from zsadbench.records import pixel_files, results, saved_maps
 from zsadbench.records.record import ImageScore
 from zsadbench.records.results import Record
 from zsadbench.running import recording
+from zsadbench.running.contract import check_prediction
 from zsadbench.running.evaluation import GroundTruth, evaluate, finished_maps
 from zsadbench.running.loading import ChunkStore, ImageBatch, positions, scored_batches
 from zsadbench.running.plan import Cell, standing

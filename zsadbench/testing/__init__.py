@@ -18,6 +18,7 @@ from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.methods import Method, Prediction, TrainableMethod
 from zsadbench.running import loading
+from zsadbench.running.contract import check_prediction
 
 __all__ = ["check_dataset", "check_method", "toy_images"]
 
@@ -81,7 +82,7 @@ def _predict(method: Method, images: Tensor, category: Category) -> Prediction:
     with torch.inference_mode():
         for batch in whole.split(size):
             prediction = method.predict(batch)
-            methods.check_prediction(prediction, batch, method.name)
+            check_prediction(prediction, batch, method.name)
             parts.append(prediction)
     extra = store.asked.keys() - method.request.keys()
     assert not extra, f"{method.name}.request does not declare {', '.join(sorted(extra))}, which predict() asks for"

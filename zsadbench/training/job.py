@@ -52,11 +52,23 @@ def prepare(request: TrainRequest) -> Job:
         "trained_on": [dataset.name],
         "options": files.as_json(asdict(config)),
         "encoder": encoder.identity if encoder is not None else {},
-        "data": data_of(request, dataset, samples),
+        "data": data_of(request, dataset, samples) | {"images": _images(dataset)},
         "seed": request.seed,
         "code": {**code_of(method_class), "dataset": source.of_plugin(type(dataset))},
     }
     return Job(request, method, dataset, samples, facts, files.fingerprint(facts))
+
+
+def _images(dataset: Dataset) -> str:
+    """Return the marks of all images of a dataset, whatever a training draws from it: a copy of it is no new data."""
+    found = [
+        sample
+        for category in dataset.categories()
+        for split in SPLITS
+        for sample in dataset.samples(category.name, split)
+    ]
+    known = contents.digests(dataset.root, [sample.image for sample in found])
+    return " ".join(sorted(contents.marks(found, known)))
 
 
 def code_of(method: type[TrainableMethod]) -> dict[str, str]:
@@ -66,23 +78,14 @@ def code_of(method: type[TrainableMethod]) -> dict[str, str]:
 
 def data_of(request: TrainRequest, dataset: Dataset, samples: Sequence[Sample]) -> dict[str, Any]:
     """Return what a card says of the images of a training: counts, and digests of their list and of what they hold."""
-    everything = [
-        sample
-        for category in dataset.categories()
-        for split in SPLITS
-        for sample in dataset.samples(category.name, split)
-    ]
-    known = contents.digests(dataset.root, contents.files_of(everything))
     return {
         "dataset": dataset.name,
         "split": samples[0].split,
         "samples": len(samples),
         "anomalous": sum(sample.label for sample in samples),
         "sha256": dataset.samples_sha256(samples),
-        "content_sha256": contents.sha256(samples, known),
+        "content_sha256": contents.sha256(samples, contents.digests(dataset.root, contents.files_of(samples))),
         "limit": request.limit,
-        # Of the whole dataset, whatever was drawn from it: a copy under another name is no new data.
-        "images": " ".join(sorted(contents.marks(everything, known))),
     }
 
 
