@@ -77,3 +77,21 @@ def test_a_matrix_product_is_faster_than_a_million_operations_a_second_and_has_a
     watch = meters.Stopwatch("cpu", threads=1)
     assert 1e6 < meters.peak_flops("cpu", torch.float32, watch, repeats=1) < 1e16
     assert meters.processor("cpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "parameters", "told", "expected"),
+    [("cpu", 10**6, None, 1), ("cpu", 10**9, None, 2), ("cuda", 10**6, None, 2), ("cpu", 10**6, "2", 2)],
+)
+def test_small_encoders_run_with_one_thread_unless_told_otherwise(monkeypatch, device, parameters, told, expected):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if told:
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with meters.few_threads(device, parameters):
+            assert torch.get_num_threads() == expected
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

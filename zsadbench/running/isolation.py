@@ -91,6 +91,11 @@ class Roster:
         self._given_up: dict[str, Overdue] = {}
         self._make(load)
 
+    @property
+    def parameters(self) -> int:
+        """How many weights the encoder has; 0 where there is none."""
+        return self._encoder.parameters if self._encoder is not None else 0
+
     def renew(self) -> None:
         """Where the encoder was changed, load it and make the methods anew."""
         if _changed_encoder(self._watch):

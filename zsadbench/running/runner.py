@@ -29,7 +29,7 @@ from zsadbench.running.request import Request
 from zsadbench.support import files
 from zsadbench.support.calls import Harm
 from zsadbench.support.guard import guard
-from zsadbench.support.meters import CORES
+from zsadbench.support.meters import CORES, few_threads
 from zsadbench.support.spill import Spill
 
 EVALUATORS = max(1, min(4, CORES // 4))  # threads that measure predicted cells; each holds a cell's pixel counts
@@ -150,8 +150,9 @@ def _records(part: _Part, work: _Work) -> Iterator[Record]:
 def _run_group(group: Sequence[Cell], load: Load, work: _Work) -> Iterator[_Part]:
     """Make the methods of a group, which agrees on an encoder, then predict its cells category by category."""
     roster = Roster(group, load, work.request)
-    for cells in by_category(group):
-        yield _run_category(cells, roster, work)
+    with few_threads(work.request.device, roster.parameters):
+        for cells in by_category(group):
+            yield _run_category(cells, roster, work)
 
 
 def by_category(group: Sequence[Cell]) -> list[list[Cell]]:

@@ -7,7 +7,8 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 CORES = os.cpu_count() or 1
+SMALL = 20_000_000  # weights of an encoder: below it one thread computes about as fast as several
 CLEAR_PEAK = "5"  # written to clear_refs, Linux resets the process's peak of resident memory (man 5 proc)
 
 
@@ -48,6 +50,32 @@ def clock(device: str) -> float:
 
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+@contextmanager
+def few_threads(device: str, parameters: int) -> Iterator[None]:
+    """Let torch compute a small encoder with one thread on a CPU while the block runs.
+
+    Threads that wait for each other crawl on a busy machine: two of them made an epoch of the demo 60 times slower. Who
+    has set OMP_NUM_THREADS is left alone. parameters: weights of the encoder.
+    """
+    before = (
+        None if device.startswith("cuda") or parameters >= SMALL or "OMP_NUM_THREADS" in os.environ else _threads(1)
+    )
+    try:
+        yield
+    finally:
+        if before is not None:
+            _threads(before)
+
+
+def _threads(count: int) -> int:
+    """Set how many threads torch computes with, and return how many it did."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    return before
 
 
 def peak_memory(device: str) -> int | None:

@@ -24,7 +24,7 @@ from zsadbench.data.images import DECODERS
 from zsadbench.errors import PluginError, UsageError, WeightsError, ZsadError
 from zsadbench.methods import Stage
 from zsadbench.support import environment, files
-from zsadbench.support.meters import Meter
+from zsadbench.support.meters import Meter, few_threads
 from zsadbench.support.spill import Spill
 from zsadbench.training import checkpoints
 from zsadbench.training.checkpoints import STATE, Epoch
@@ -106,7 +106,9 @@ def run_job(job: Job, progress: Progress, *, save_every: int, memory_budget: int
     Nothing but that state is written. Raises DataError; Diverged when the loss is no number.
     """
     out, device, stages = job.request.out, job.request.device, job.method.recipe.stages
-    with ThreadPoolExecutor(DECODERS) as pool, closing(Spill(out)) as spill:
+    encoder = job.method.encoder
+    threads = few_threads(device, encoder.parameters if encoder is not None else 0)
+    with threads, ThreadPoolExecutor(DECODERS) as pool, closing(Spill(out)) as spill:
         cache = None
         if memory_budget is not None and sum(stage.epochs for stage in stages) > 1:
             cache = FeatureCache(len(job.samples), spill, out, memory_budget)
