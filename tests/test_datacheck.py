@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from zsadbench import datasets
-from zsadbench.data.check import check, check_dataset, render
+from zsadbench.data.check import check, render
 from zsadbench.datasets import Dataset, DatasetCard, Sample
+from zsadbench.testing import check_dataset
 
 CARD = DatasetCard(
     title="Tiles",

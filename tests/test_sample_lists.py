@@ -9,8 +9,9 @@ from PIL import Image
 
 from zsadbench import datasets
 from zsadbench.data import index_writer
-from zsadbench.data.check import check, check_dataset
+from zsadbench.data.check import check
 from zsadbench.errors import UsageError
+from zsadbench.testing import check_dataset
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from zsadbench import datasets
-from zsadbench.data.check import check_dataset
 from zsadbench.data.images import decode_image
 from zsadbench.data.masks import read_mask
 from zsadbench.protocol import Protocol
@@ -19,6 +18,7 @@ from zsadbench.records import results
 from zsadbench.running import runner
 from zsadbench.running.plan import make_plan
 from zsadbench.running.request import Request
+from zsadbench.testing import check_dataset
 
 
 @pytest.fixture

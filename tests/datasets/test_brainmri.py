@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from zsadbench import datasets
-from zsadbench.data.check import check, check_dataset
+from zsadbench.data.check import check
 from zsadbench.data.images import decode_image
+from zsadbench.testing import check_dataset
 
 
 @pytest.fixture

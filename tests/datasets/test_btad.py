@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from zsadbench import datasets
-from zsadbench.data.check import check_dataset
 from zsadbench.errors import DataError
+from zsadbench.testing import check_dataset
 
 IMAGES = {"01": ("bmp", "png"), "02": ("png", "png"), "03": ("bmp", "bmp")}
 

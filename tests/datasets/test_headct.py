@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from zsadbench import datasets
-from zsadbench.data.check import check_dataset
 from zsadbench.data.images import decode_image
 from zsadbench.errors import DataError
+from zsadbench.testing import check_dataset
 
 TABLE = "id, hemorrhage\n0,1\n1, 1\n100,0\n188,0\n"
 ROWS = [

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from zsadbench import datasets
-from zsadbench.data.check import check, check_dataset
+from zsadbench.data.check import check
+from zsadbench.testing import check_dataset
 
 HEIGHT, WIDTH = 32, 10  # strips of 10, 11 and 11 rows, as 1270 rows give 423, 423 and 424
 

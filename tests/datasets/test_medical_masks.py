@@ -7,8 +7,9 @@ import json
 import pytest
 
 from zsadbench import datasets
-from zsadbench.data.check import check, check_dataset
+from zsadbench.data.check import check
 from zsadbench.errors import DataError
+from zsadbench.testing import check_dataset
 
 LAYOUTS = {  # dataset: its layouts, each as (folder, images, masks, suffix of images, what masks' names add)
     "isic": [

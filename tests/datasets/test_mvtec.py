@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from zsadbench import datasets
-from zsadbench.data.check import check_dataset
 from zsadbench.errors import DataError
+from zsadbench.testing import check_dataset
 
 
 @pytest.fixture

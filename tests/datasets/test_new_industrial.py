@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from zsadbench import datasets
-from zsadbench.data.check import check_dataset
 from zsadbench.errors import DataError
+from zsadbench.testing import check_dataset
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from zsadbench import datasets
-from zsadbench.data.check import check_dataset
 from zsadbench.errors import DataError
+from zsadbench.testing import check_dataset
 
 SPLIT = """object,split,label,image,mask
 candle,train,normal,candle/Data/Images/Normal/0000.JPG,

@@ -11,10 +11,10 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
 
-from zsadbench.data import labels
+from zsadbench.data import labels, written_paths
 from zsadbench.data.plain_files import PlainFiles
 from zsadbench.datasets import MaskRule, Sample, ValueRange
 from zsadbench.errors import DataError
@@ -108,11 +108,11 @@ def find_root(index: Index, candidates: Iterable[Path]) -> Path:
     outside: DataError | None = None
     for root in candidates:
         try:
-            if _resolve(first.image, root, first.where, index.is_meta) is not None:
+            if written_paths.resolve(first.image, root, first.where, index.is_meta) is not None:
                 return root
         except DataError as error:
             outside = outside or error
-    if _is_absolute(first.image) and not index.is_meta:
+    if written_paths.is_absolute(first.image) and not index.is_meta:
         raise DataError(
             f"{first.where}: {first.image} lies outside {' and '.join(map(str, candidates))}. {_data_root_hint(index)}"
         )
@@ -144,7 +144,7 @@ def samples(index: Index, root: Path, default_category: str = "") -> Iterator[Sa
     plain = PlainFiles(root)
 
     def find(text: str, where: str) -> Path | None:
-        return plain.find(text) or _resolve(text, root, where, index.is_meta)
+        return plain.find(text) or written_paths.resolve(text, root, where, index.is_meta)
 
     found = [[find(mask, row.where) for mask in row.masks] for row in index.rows]
     optional = index.is_meta and not any(mask for masks in found for mask in masks)
@@ -311,48 +311,3 @@ def _category(row: Row, default: str) -> str:
     if not name or name.startswith(".") or "/" in name or "\\" in name:
         raise DataError(f"{row.where}: the category is {name!r}; expected a name that can also name a file.")
     return name
-
-
-def _is_absolute(text: str) -> bool:
-    """Tell whether a written path starts at the top of a machine, of whichever system."""
-    return text.startswith(("/", "\\")) or re.match(r"[A-Za-z]:[/\\]", text) is not None
-
-
-def _resolve(text: str, root: Path, where: str, is_meta: bool) -> Path | None:
-    """Return the file that a written path names below the root, or None. Raises DataError if the path leaves the root.
-
-    An absolute path of a meta.json comes from its author's machine, Windows included: its longest suffix that exists
-    below the root counts.
-    """
-    written = PurePosixPath(text.replace("\\", "/"))
-    if not _is_absolute(text):
-        inside = _inside(root / written, root)
-    else:
-        here = Path(written)
-        inside = (_inside(here, root) or _inside(here, root.resolve())) if here.is_absolute() else None
-        if inside is None and is_meta and ".." not in written.parts:
-            suffixes = (Path(*written.parts[start:]) for start in range(1, len(written.parts)))
-            inside = next((suffix for suffix in suffixes if _is_file(root / suffix)), None)
-            if inside is None:
-                return None
-    if inside is None:
-        raise DataError(f"{where}: {text} lies outside {root}; expected a path below that folder, or see --data-root.")
-    if not _is_file(root / inside):
-        return None
-    if not Path(os.path.realpath(root / inside)).is_relative_to(os.path.realpath(root)):
-        raise DataError(f"{where}: {text} is a link that leads out of {root}; expected a file below that folder.")
-    return root / inside
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that is too long, a folder that must not be entered
-        return False
-
-
-def _inside(path: Path, root: Path) -> Path | None:
-    """Return a path relative to the root with ".." taken out, or None if it leads elsewhere; links are not followed."""
-    top = Path(os.path.normpath(root.absolute()))
-    normal = Path(os.path.normpath(path.absolute()))
-    return normal.relative_to(top) if normal.is_relative_to(top) else None

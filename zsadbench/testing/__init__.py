@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from zsadbench import methods
-from zsadbench.data.check import check_dataset
 from zsadbench.datasets import Category
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.methods import Method, Prediction, TrainableMethod
 from zsadbench.running import loading
 from zsadbench.running.contract import check_prediction
+from zsadbench.testing.dataset import check_dataset
 
 __all__ = ["check_dataset", "check_method", "toy_images"]
 
