@@ -28,6 +28,15 @@ def mvtec_tree(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_plugins():
+    """Forget the plugin folders that the tests of a file have added: other files list what ships."""
+    before = [(kind, list(kind.__path__)) for kind in (methods, datasets)]
+    yield
+    for kind, folders in before:
+        kind.__path__ = folders
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_memory(tmp_path_factory):
     """Keep the digests of test files out of the user's cache."""

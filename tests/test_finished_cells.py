@@ -233,20 +233,23 @@ def test_records_of_an_earlier_version_still_print_and_run_again(mvtec_tree, out
 # ---- Failures and leftovers
 
 
-def fail_at(out: Path, root: Path, tmp_path: Path) -> Path:
-    """Run again one finished cell whose image is damaged; returns the data root."""
-    data = Path(shutil.copytree(root, tmp_path / "data"))
-    (data / "mvtec/bottle/test/good/001.png").write_bytes(b"not an image")
+def fail_at(out: Path, root: Path) -> None:
+    """Run again one finished cell while one of its images is damaged."""
+    image = root / "mvtec/bottle/test/good/001.png"
+    whole = image.read_bytes()
+    image.write_bytes(b"not an image")
     (out / "mvtec/good_mean/bottle.csv").unlink()
-    _, summary = run(data, out, ["good_mean"], categories=["bottle"])
+    try:
+        _, summary = run(root, out, ["good_mean"], categories=["bottle"])
+    finally:
+        image.write_bytes(whole)
     assert summary.counts == {"failed": 1} and summary.failed == 1
-    return data
 
 
-def test_a_failed_attempt_never_replaces_a_finished_record_and_tables_tell_it(mvtec_tree, out, tmp_path):
+def test_a_failed_attempt_never_replaces_a_finished_record_and_tables_tell_it(mvtec_tree, out):
     before = contents(out)
     numbers = zsadbench("table", out).stdout.splitlines()
-    fail_at(out, mvtec_tree, tmp_path)
+    fail_at(out, mvtec_tree)
     assert results.load(out / "mvtec/good_mean/failed/bottle.json").status == "failed"
     record = next(one for one in results.load_run(out) if (one.method, one.category) == ("good_mean", "bottle"))
     assert record.status == "done" and "001.png" in record.failure
@@ -261,9 +264,9 @@ def test_a_failed_attempt_never_replaces_a_finished_record_and_tables_tell_it(mv
         gate.make(results.load_run(out), {})
 
 
-def test_a_cell_that_is_finished_after_all_has_no_failure_left(mvtec_tree, out, tmp_path):
+def test_a_cell_that_is_finished_after_all_has_no_failure_left(mvtec_tree, out):
     before = contents(out)
-    fail_at(out, mvtec_tree, tmp_path)
+    fail_at(out, mvtec_tree)
     _, summary = run(mvtec_tree, out)
     assert summary.counts == {"done": 1} and contents(out) == before
     results.save_failure(out, results.Record("good_mean", "mvtec", "grid", "failed", error="before it was done"))
@@ -271,10 +274,10 @@ def test_a_cell_that_is_finished_after_all_has_no_failure_left(mvtec_tree, out, 
     assert contents(out) == before and not (out / "mvtec/good_mean/failed").exists()
 
 
-def test_the_gate_falls_where_the_newest_attempt_failed(mvtec_tree, out, tmp_path):
+def test_the_gate_falls_where_the_newest_attempt_failed(mvtec_tree, out):
     baseline = gate.make(results.load_run(out), {"all": 0.5})
     assert not gate.compare(results.load_run(out), baseline, {})
-    fail_at(out, mvtec_tree, tmp_path)
+    fail_at(out, mvtec_tree)
     (change,) = gate.compare(results.load_run(out), baseline, {})
     assert change.fails and change.cell == "mvtec/good_mean/bottle" and "001.png" in change.reason
 

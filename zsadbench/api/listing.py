@@ -36,8 +36,8 @@ def describe(name: str) -> dict[str, Any]:
 
     Example:
         >>> import zsadbench as z
-        >>> z.describe("winclip")["card"]["title"]
-        'WinCLIP'
+        >>> z.describe("winclip")["name"]
+        'winclip'
     """
     method, full, config = methods.lookup(name)
     return {
