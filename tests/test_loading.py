@@ -139,5 +139,5 @@ def test_a_full_disk_is_a_sentence_that_names_the_folder(tmp_path):
 
     spill = Spill(tmp_path)
     spill._file = FullFile()
-    with pytest.raises(RecordError, match="no room for temporary results: No space left on device"):
+    with pytest.raises(RecordError, match="takes no temporary results: No space left on device"):
         spill.write(torch.ones(3))

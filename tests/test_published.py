@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def key(method: str, encoder: str, dataset: str, level: str, metric: str, **changes: object) -> Key:
-    return Key(method, encoder, 0, frozenset(), dataset, "mean", level, metric)._replace(**changes)
+    return Key(method, encoder, 0, frozenset(), dataset, MEAN, level, metric)._replace(**changes)
 
 
 def found(library: Library, cell: Key) -> Number:
@@ -186,7 +186,7 @@ def test_a_bare_name_runs_as_its_paper_did_on_a_dataset(library: Library, name: 
     trained_on = frozenset(filter(None, [getattr(config, "trained_on", "")]))
 
     def shown(name: str) -> bool:
-        keys = [Key(name, config.encoder, 0, trained_on, dataset, "mean", *column) for column in metrics.columns()]
+        keys = [Key(name, config.encoder, 0, trained_on, dataset, MEAN, *column) for column in metrics.columns()]
         return any(library.find(one) for one in keys)
 
     usual = methods.lookup(name)[1]

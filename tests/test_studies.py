@@ -13,7 +13,7 @@ from test_cli import zsadbench
 from toy_tree import write_tree
 
 from zsadbench import methods
-from zsadbench.errors import RecordError, UnknownName, UsageError
+from zsadbench.errors import RecordError, UnknownName, UsageError, counted
 from zsadbench.protocol import Protocol
 from zsadbench.records import published
 from zsadbench.running import studies
@@ -333,7 +333,7 @@ def test_a_study_runs_on_the_demo_set_from_the_command_line(name, tmp_path):
     rows = studies.load(name).rows
     assert done.stdout.count("measured on Demo [1 of 4 categories]") == len(rows)
     again = zsadbench(*command, "--format", "csv")
-    assert f"{len(rows)} rows, 0 cells to run" in again.stderr
+    assert f"{counted(len(rows), 'row')}, 0 cells to run" in again.stderr
     record = json.loads(next(tmp_path.glob(f"{rows[0].folder}/demo/*/gear.json")).read_text())
     key = (rows[0].label, "measured", "demo", "mean", "pixel", "aupro")
     assert numbers(again.stdout)[key] == pytest.approx(100 * record["pixel"]["aupro"])

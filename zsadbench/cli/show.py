@@ -28,6 +28,8 @@ MASKS = {
 LABEL = 12  # characters of a fact's name
 WIDEST = 100  # columns of a terminal that are used
 
+SECTION = "\N{SECTION SIGN}"  # as the comments of options cite their page
+
 
 def show(
     name: Annotated[str, typer.Argument(help="A method, with a preset or without, or a dataset.")],
@@ -113,7 +115,7 @@ def _options(full: str, config: Any) -> Iterator[str]:
 
     page = full.partition(".")[0]
     yield ""
-    yield from _wrapped(f"Options, for --set {full}.NAME=VALUE; § names a section of docs/methods/{page}.md")
+    yield from _wrapped(f"Options, for --set {full}.NAME=VALUE; {SECTION} names a section of docs/methods/{page}.md")
     for option in options.documented(type(config)):
         value = options.text(getattr(config, option.name, ""))
         yield from _item(f"{option.name} = {value}", option.meaning)

@@ -12,7 +12,6 @@ from zsadbench.errors import NeedsCheckpoint, UsageError, ZsadError
 from zsadbench.methods import Method, TrainableMethod
 from zsadbench.support import files, plugins
 from zsadbench.training import checkpoints, cross_dataset
-from zsadbench.training.job import code_of, data_of, training_samples
 from zsadbench.training.request import TrainRequest
 
 if TYPE_CHECKING:
@@ -104,6 +103,8 @@ class Chooser:
             self.notes.append(f"{name} runs with the weights in {folder}, although {reason}.")
             return self._found(folder, card)
         self.notes.extend(f"The weights in {folder} are not used, because {reason}." for folder, _, reason in outdated)
+        from zsadbench.training.job import code_of  # here, because it imports torch
+
         kind, seed = files.fingerprint({**wanted, "code": code_of(method), "data": data})[:8], training.seed
         training = replace(training, out=training.out / (f"{name}-{kind}-seed{seed}" if seed else f"{name}-{kind}"))
         where = f"no checkpoint in {root} suits" if root is not None else "got none"
@@ -131,6 +132,8 @@ class Chooser:
         """Say why a training would give other weights now; "" if it would not, as far as can be told here."""
         if not card.code:
             return "an earlier version of zsadbench trained them"
+        from zsadbench.training.job import code_of  # here, because it imports torch
+
         for part, digest in code_of(method).items():
             if card.code.get(part) != digest:
                 owner = card.method.partition(".")[0] if part == "method" else "zsadbench"
@@ -142,6 +145,8 @@ class Chooser:
 
     def _data_of(self, training: TrainRequest, config: Any) -> dict[str, Any] | None:
         """Return what a card would say of the images of a training: {} if they do not do, None if they are not here."""
+        from zsadbench.training.job import data_of, training_samples  # here, because it imports torch
+
         groups = config.recipe.groups and [config.recipe.group_size_of(i) for i in range(len(config.recipe.stages))]
         key = training.dataset, str(groups)
         if key not in self._data:

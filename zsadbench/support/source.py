@@ -28,7 +28,10 @@ SHARED = (  # modules and wings that decide the numbers of records and of traini
     "methods.py",
     "support/spill.py",
 )
-RESULTS = (*SHARED, "metrics", "running/cells.py", "running/evaluation.py", "running/loading.py", "running/runner.py")
+RESULTS = (
+    *SHARED, "metrics", "support/calls.py", "support/sources.py",
+    *(f"running/{name}.py" for name in ("cells", "contract", "evaluation", "isolation", "loading", "runner")),
+)  # fmt: skip
 TRAININGS = (*SHARED, "recipes.py", *(f"training/{name}.py" for name in ("augment", "data", "job", "loop")))
 TEXT = (".json", ".py", ".toml", ".txt")  # by suffix; other files count byte for byte
 

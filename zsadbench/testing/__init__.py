@@ -54,7 +54,8 @@ def check_method(name: str, encoder: str | Encoder = "tiny", count: int = 6, **c
             method.remember(
                 loading.from_tensor(references, category, [Path(f"reference_{i}.png") for i in range(method.shots)])
             )
-    _check_card(method)
+    if not changes:
+        _check_card(method)
     before = images.clone()
     first = _predict(method, images, category)
     assert torch.equal(images, before), f"{name} changed its input images; expected them untouched"
