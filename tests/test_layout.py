@@ -74,6 +74,10 @@ def test_the_harness_names_no_plugin():
         "cli/main.py": {"demo"},  # what runs without arguments
         "cli/options.py": {"demo"},
         "running/request.py": {"demo"},  # likewise, for the Python door
+        "api/listing.py": {"visa", "winclip"},  # examples of the docstrings
+        "api/predictor.py": {"demo", "winclip"},
+        "api/run.py": {"demo"},
+        "api/runs.py": {"demo", "winclip"},
         "encoders/__init__.py": {"demo"},  # the encoder of this name
         "encoders/demo.py": {"demo"},  # the demo set brings its own encoder
         "tables/words.py": {"demo"},  # demo numbers are labelled as such

@@ -107,7 +107,7 @@ def test_an_edit_of_a_shared_component_runs_finished_cells_again(copy, mvtec_tre
     command = ["run", "--methods", "constant", "--datasets", "mvtec", "--data-root", mvtec_tree, "--device", "cpu"]
     assert zsadbench(*command, "--out", tmp_path / "out", "--quiet").returncode == 0
     (tmp_path / "site").mkdir()
-    for name in ("methods", "datasets"):
+    for name in ("methods", "datasets", "results"):
         (tmp_path / "site" / name).symlink_to(ROOT / name)
     package = Path(shutil.copytree(copy, tmp_path / "site" / "zsadbench"))
     again = [sys.executable, "-m", "zsadbench", *map(str, command), "--out", str(tmp_path / "out")]
