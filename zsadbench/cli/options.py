@@ -118,15 +118,9 @@ def demo_encoder(spec: str | None, datasets: Sequence[str]) -> str | None:
 
 def checked_device(device: str) -> str:
     """Resolve "auto" and refuse a device that is not there. Raises UsageError."""
-    import torch
+    from zsadbench.support import meters
 
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device != "cpu" and not device.startswith("cuda"):
-        raise UsageError(f"--device {device}: expected auto, cpu, cuda or cuda:N.")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"--device {device}: torch finds no CUDA device here. Use --device cpu.")
-    return device
+    return meters.checked_device(device)
 
 
 def choice(value: str, field: str, owner: type) -> Any:

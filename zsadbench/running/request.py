@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,7 +102,7 @@ def make_request(
 
 def demo_encoder(datasets: Sequence[str]) -> str | None:
     """Return the demo set's own small encoder where nothing else is asked for, None elsewhere."""
-    return "demo" if datasets and all(name.partition(".")[0] == "demo" for name in datasets) else None
+    return "demo" if datasets and all(re.split("[.=]", name)[0] == "demo" for name in datasets) else None
 
 
 def names_of(names: str | Sequence[str], what: str) -> tuple[str, ...]:

@@ -205,9 +205,9 @@ def checked_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device != "cpu" and not device.startswith("cuda"):
-        raise UsageError(f"device {device}: expected auto, cpu, cuda or cuda:N.")
+        raise UsageError(f"--device {device}: expected auto, cpu, cuda or cuda:N.")
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"device {device}: torch finds no CUDA device here. Use cpu.")
+        raise UsageError(f"--device {device}: torch finds no CUDA device here. Use --device cpu.")
     return device
 
 
