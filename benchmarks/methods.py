@@ -83,7 +83,7 @@ def make_batch(encoder: Encoder, images: int, seed: int = 0, request: FeatureReq
     rows = {Path(f"{seed}_{i}.png"): image for i, image in enumerate(pixels)}
     store = loading.ChunkStore(tuple(rows), images, rows.__getitem__, encoder.device)
     store.expected[encoder.key] = request
-    return loading.positions(store, CATEGORY, 0, images)
+    return loading.batch_of(store, CATEGORY, 0, images)
 
 
 def predict(method: Method, batch: Batch) -> None:

@@ -42,7 +42,7 @@ from zsadbench.encoders.features import FeatureRequest
 from zsadbench.encoders.text import TextEncoder
 from zsadbench.metrics import histograms
 from zsadbench.metrics.pixels import PixelCounts
-from zsadbench.protocol import Protocol
+from zsadbench.protocol import EvaluationProtocol
 from zsadbench.records import pixel_files, results
 from zsadbench.records.results import Record
 from zsadbench.running import evaluation, plan, runner
@@ -129,7 +129,7 @@ def make_request(options: argparse.Namespace, folder: Path, dataset: str, method
         weights=weights,
         changes=changes,
         device=options.device,
-        protocol=Protocol(precision=options.precision, batch_size=options.batch_size),
+        protocol=EvaluationProtocol(precision=options.precision, batch_size=options.batch_size),
     )
 
 

@@ -11,7 +11,7 @@ ResizeRule = Literal["bilinear_half", "nearest", "musc_mvtec", "musc_visa"]
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EvaluationProtocol:
     """How images are ordered and maps are compared with masks."""
 
     eval_size: int | Literal["input", "native"] = "input"  # side where maps meet masks in pixels; input: the method's

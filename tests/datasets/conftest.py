@@ -13,7 +13,7 @@ from PIL import Image
 from zsadbench import datasets
 from zsadbench.data.images import decode_image
 from zsadbench.data.masks import read_mask
-from zsadbench.protocol import Protocol
+from zsadbench.protocol import EvaluationProtocol
 from zsadbench.records import results
 from zsadbench.running import runner
 from zsadbench.running.plan import make_plan
@@ -122,7 +122,9 @@ def run_method(tmp_path_factory, toys):
 
     def run(method, dataset, root, **protocol):
         out = tmp_path_factory.mktemp("run")
-        request = Request([method], [dataset], data_root=root, out=out, protocol=Protocol(batch_size=4, **protocol))
+        request = Request(
+            [method], [dataset], data_root=root, out=out, protocol=EvaluationProtocol(batch_size=4, **protocol)
+        )
         progress = Mock()
         runner.run(make_plan(request), request, progress)
         records = [call.args[0] for call in progress.finish_cell.call_args_list]

@@ -138,7 +138,7 @@ def test_category_walked_in_parts_equals_the_category_at_once(encoder: encoders.
     store = loading.ChunkStore(tuple(rows), 2, rows.__getitem__)
     method = make(encoder, text)
     whole = method.predict(from_tensor(images, CATEGORY))
-    parts = method.predict(loading.positions(store, CATEGORY, 0, 5))
+    parts = method.predict(loading.batch_of(store, CATEGORY, 0, 5))
     for one, other in zip(parts, whole, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 

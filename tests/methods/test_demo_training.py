@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from zsadbench.protocol import Protocol
+from zsadbench.protocol import EvaluationProtocol
 from zsadbench.running.plan import make_plan
 from zsadbench.running.request import Request
 from zsadbench.testing import gain as training_gain
@@ -46,14 +46,19 @@ def test_every_trained_method_is_expected_to_learn() -> None:
 @pytest.mark.parametrize("name", EXPECTED)
 def test_its_demo_weights_ship_and_fit(name: str, tmp_path: Path) -> None:
     """A run takes them, and trains nothing."""
-    plan = make_plan(Request([name], ["demo"], tmp_path, encoder="demo", protocol=Protocol(limit=2)))
+    plan = make_plan(Request([name], ["demo"], tmp_path, encoder="demo", protocol=EvaluationProtocol(limit=2)))
     assert not plan.trainings
     assert {cell.planned.checkpoint for group in plan.groups for cell in group} == {(shipped() / name / WEIGHTS,)}
 
 
 def test_another_seed_is_trained(tmp_path: Path) -> None:
     request = Request(
-        ["april_gan"], ["demo"], tmp_path, encoder="demo", checkpoint_folder=tmp_path, protocol=Protocol(seed=1)
+        ["april_gan"],
+        ["demo"],
+        tmp_path,
+        encoder="demo",
+        checkpoint_folder=tmp_path,
+        protocol=EvaluationProtocol(seed=1),
     )
     assert [training.seed for training in make_plan(request).trainings.values()] == [1]
 

@@ -21,7 +21,7 @@ from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest
 from zsadbench.errors import OptionError, UsageError, WeightsError
 from zsadbench.methods import Method
-from zsadbench.running.loading import ChunkStore, ImageBatch, from_tensor, positions
+from zsadbench.running.loading import ChunkStore, ImageBatch, batch_of, from_tensor
 from zsadbench.support import plugins
 from zsadbench.testing import check_method, toy_images
 
@@ -244,7 +244,7 @@ def test_image_score_adds_the_class_token_unless_only_the_map_is_asked_for() -> 
 def wrapped(count: int, stop: int) -> ImageBatch:
     """The batch of images 0..stop of a category of `count` images, filled up from its start."""
     images = dict(zip(batch(count).paths, IMAGES, strict=False))
-    return positions(ChunkStore(tuple(images), 4, images.__getitem__), CATEGORY, 0, stop)
+    return batch_of(ChunkStore(tuple(images), 4, images.__getitem__), CATEGORY, 0, stop)
 
 
 def test_a_copy_of_an_image_that_fills_the_batch_is_no_reference_of_it() -> None:

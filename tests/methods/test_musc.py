@@ -16,7 +16,7 @@ from zsadbench.components.postprocess import resize_maps
 from zsadbench.components.similarity import unit
 from zsadbench.datasets import Category
 from zsadbench.errors import OptionError, UsageError
-from zsadbench.running.loading import ChunkStore, from_tensor, positions
+from zsadbench.running.loading import ChunkStore, batch_of, from_tensor
 from zsadbench.support import plugins
 from zsadbench.testing import check_method, toy_images
 
@@ -112,7 +112,7 @@ def test_walking_in_parts_gives_the_result_of_one_batch() -> None:
     method = methods.create("musc", encoder="tiny")
     whole = from_tensor(images, CATEGORY)
     store = ChunkStore(whole.paths, 2, dict(zip(whole.paths, images, strict=True)).__getitem__)
-    parts = method.predict(positions(store, CATEGORY, 0, 5))
+    parts = method.predict(batch_of(store, CATEGORY, 0, 5))
     expected = method.predict(whole)
     torch.testing.assert_close(parts.maps, expected.maps, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(parts.scores, expected.scores, rtol=1e-3, atol=1e-4)

@@ -13,11 +13,13 @@ from typing import NamedTuple
 
 from zsadbench.datasets import DatasetCard
 from zsadbench.metrics import Column
-from zsadbench.protocol import FREE_FIELDS, Protocol
+from zsadbench.protocol import FREE_FIELDS, EvaluationProtocol
 from zsadbench.records.published import Key, Library, Number
 from zsadbench.records.results import Record
 
-PROTOCOL = {name: value for name, value in asdict(Protocol()).items() if name not in FREE_FIELDS | {"seed", "limit"}}
+PROTOCOL = {
+    name: value for name, value in asdict(EvaluationProtocol()).items() if name not in FREE_FIELDS | {"seed", "limit"}
+}
 OF_PIXELS = ("eval_size", "native_masks", "mask_rule")  # what pixel metrics alone depend on
 
 

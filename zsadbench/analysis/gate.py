@@ -37,7 +37,7 @@ class Baseline:
     format: int = FORMAT
 
 
-class Change(NamedTuple):
+class GateLine(NamedTuple):
     """One line of the diff."""
 
     verdict: Verdict  # "worse" and "missing" fail the gate
@@ -102,7 +102,7 @@ def parse_tolerance(items: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def compare(records: Iterable[Record], baseline: Baseline, tolerance: Mapping[str, float]) -> list[Change]:
+def compare(records: Iterable[Record], baseline: Baseline, tolerance: Mapping[str, float]) -> list[GateLine]:
     """Return every difference of a run from its baseline, failures first.
 
     tolerance: points by metric, over the baseline's own. A metric that was defined and is not any more is worse.
@@ -119,18 +119,18 @@ def compare(records: Iterable[Record], baseline: Baseline, tolerance: Mapping[st
         )
     allowed = {**baseline.tolerance, **tolerance}
     found = {_cell(record): record for record in records}
-    changes = [Change("new", cell) for cell in found if cell not in baseline.cells]
+    changes = [GateLine("new", cell) for cell in found if cell not in baseline.cells]
     for cell, before in baseline.cells.items():
         record = found.get(cell)
         if record is None or record.status != "done" or record.failure is not None:  # of a newer attempt
             reason = "not in the run" if record is None else record.failure or record.reason
-            changes.append(Change("missing", cell, reason=reason))
+            changes.append(GateLine("missing", cell, reason=reason))
             continue
         now = _metrics(record)
         for metric, value in before.items():
             verdict = _verdict(metric, value, now.get(metric), allowed.get(metric, allowed.get(EVERY, 0.0)))
             if verdict:
-                changes.append(Change(verdict, cell, metric, value, now.get(metric)))
+                changes.append(GateLine(verdict, cell, metric, value, now.get(metric)))
     return sorted(changes, key=lambda change: not change.fails)
 
 

@@ -50,7 +50,7 @@ class Tests:
 
 
 @dataclass(frozen=True)
-class Ranking:
+class MethodRanking:
     """Methods by average rank on one metric, the best first."""
 
     level: str  # "image" or "pixel"
@@ -65,7 +65,7 @@ class Ranking:
     tests: Tests | None  # None where there are too few blocks
 
 
-def analyse(records: Iterable[Record], level: str, metric: str) -> Ranking:
+def analyse(records: Iterable[Record], level: str, metric: str) -> MethodRanking:
     """Rank the methods of some records on one metric; rows whose checkpoint leaked do not take part.
 
     Raises UnknownName for a level or metric that neither the list of metrics nor a record has, RecordError for records
@@ -78,7 +78,7 @@ def analyse(records: Iterable[Record], level: str, metric: str) -> Ranking:
     better = values if metrics.get(metric).higher_is_better else -values
     ranks = _average_ranks(better)
     order = np.argsort(ranks, kind="stable")
-    return Ranking(
+    return MethodRanking(
         level,
         metric,
         tuple(contest.names[i] for i in order),

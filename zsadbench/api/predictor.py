@@ -21,7 +21,7 @@ from zsadbench.encoders import weights as weight_files
 from zsadbench.errors import DataError, UsageError
 from zsadbench.methods import Method, TrainableMethod
 from zsadbench.running.contract import check_prediction
-from zsadbench.running.loading import ChunkStore, positions, scored_batches
+from zsadbench.running.loading import ChunkStore, batch_of, scored_batches
 from zsadbench.support.spill import Spill
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Predictor:
                 if references:
                     memory = _Images(references, method)
                     store = ChunkStore(memory.paths, batch_size, memory.read, self.device, pool=pool)
-                    method.remember(positions(store, category, 0, len(references)))
+                    method.remember(batch_of(store, category, 0, len(references)))
                 keep = spill if method.scope != "image" else None
                 store = ChunkStore(given.paths, batch_size, given.read, self.device, pool=pool, spill=keep)
                 for start, stop, batch in scored_batches(store, category, method):

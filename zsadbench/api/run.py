@@ -44,7 +44,7 @@ def evaluate(
     methods, datasets, categories: names, or one text separated by commas; "all" is every method, NAME=FOLDER names a
     data set's folder. root: the folder with one folder a data set. encoder: a SPEC for every method. weights: SPEC ->
     file. checkpoints: method -> trained weights. options: "METHOD.OPTION" -> value. device: "auto", "cpu", "cuda",
-    "cuda:N". protocol: fields of `zsadbench.protocol.Protocol`, such as limit=4, seed=1 or eval_size="native".
+    "cuda:N". protocol: fields of `zsadbench.protocol.EvaluationProtocol`, such as limit=4 or seed=1.
 
     Cells that fail are in the result's `failed`. Data that cannot be right, such as a test split without a normal
     image, is a warning. Raises UsageError, DataError or RecordError before anything runs.
@@ -68,7 +68,7 @@ def evaluate(
         save_maps=save_maps, overwrite=overwrite, plugin_folders=plugins, protocol=protocol,
     )  # fmt: skip
     backend = executors.parse(executor)
-    plan = trainings.train_missing(make_plan(request), request, loop.Silent())
+    plan = trainings.train_missing(make_plan(request), request, loop.SilentTraining())
     for finding in plan.findings:
         if finding.wrong:
             warnings.warn(finding.message, stacklevel=2)
@@ -117,7 +117,7 @@ def train(
         changes=options or {}, device=shared.device, precision=shared.protocol.precision, seed=seed, epochs=epochs,
         limit=limit,
     )  # fmt: skip
-    return loop.train(request, loop.Silent())
+    return loop.train(request, loop.SilentTraining())
 
 
 def profile(
@@ -136,8 +136,8 @@ def profile(
     """Measure what methods cost and return a frame, one row a method and batch size; records go to `out`/efficiency.
 
     dataset: take the presets and the encoder of a run on it. options: "METHOD.OPTION" -> value. measurement: fields of
-    `zsadbench.records.efficiency.Options`, such as batches=(1, 8), repeat=10, train=True or random_weights=True. Times
-    are milliseconds an image, memory is bytes; a failed method has its reason in column `error`. Raises UsageError.
+    `zsadbench.records.efficiency.ProfileOptions`, such as batches=(1, 8), train=True or random_weights=True. Times are
+    milliseconds an image, memory is bytes; a failed method has its reason in column `error`. Raises UsageError.
 
     Example:
         >>> import zsadbench as z
@@ -155,7 +155,7 @@ def profile(
         methods=methods, datasets=[dataset] if dataset else (), out=out, encoder=encoder, weights=weights,
         changes=options, device=device, protocol={"precision": precision}, plugin_folders=plugins,
     )  # fmt: skip
-    asked = efficiency.Options(**{"plugin_folders": tuple(Path(folder) for folder in plugins), **measurement})
+    asked = efficiency.ProfileOptions(**{"plugin_folders": tuple(Path(folder) for folder in plugins), **measurement})
     rows = []
     for record in measure.profile(request, asked):
         efficiency.save(request.out, record)

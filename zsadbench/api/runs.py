@@ -55,7 +55,7 @@ class Run:
         from zsadbench.tables import quality
 
         rows = quality.rows(self.records, level=_level(level), library=Library.read() if published else None)
-        return pandas.DataFrame(rows, columns=quality.Row._fields)
+        return pandas.DataFrame(rows, columns=quality.Number._fields)
 
     def scores(self, method: str, dataset: str, category: str) -> DataFrame:
         """Return the image scores of a cell: columns sample, label, defect, score. Raises UnknownName, RecordError."""

@@ -13,7 +13,7 @@ PRINTED = ("setting", "presets", "normal", "anomalous", "levels", "fetch")  # fa
 
 
 @dataclass(frozen=True)
-class Row:
+class Entry:
     """One line: the name to type, what it is, and further facts by column title."""
 
     name: str
@@ -21,12 +21,12 @@ class Row:
     facts: dict[str, str]
 
 
-def rows(kind: str) -> list[Row]:
+def rows(kind: str) -> list[Entry]:
     """Return the lines of "methods", "datasets" or "encoders", sorted by name; a broken plugin's line says why."""
     return {"methods": _methods, "datasets": _datasets, "encoders": _encoders}[kind]()
 
 
-def render(lines: Sequence[Row]) -> str:
+def render(lines: Sequence[Entry]) -> str:
     """Return the lines as an aligned table."""
     from zsadbench.tables import sheet
 
@@ -40,11 +40,11 @@ def setting(card: MethodCard) -> str:
     return f"{card.shots}-shot{SCOPES[card.scope]}"
 
 
-def _methods() -> list[Row]:
+def _methods() -> list[Entry]:
     return [
-        Row(item.name, f"broken: {item.problem}", {})
+        Entry(item.name, f"broken: {item.problem}", {})
         if item.card is None
-        else Row(
+        else Entry(
             item.name,
             item.card.title,
             {
@@ -58,11 +58,11 @@ def _methods() -> list[Row]:
     ]
 
 
-def _datasets() -> list[Row]:
+def _datasets() -> list[Entry]:
     lines = []
     for item in datasets.available():
         if item.card is None:
-            lines.append(Row(item.name, f"broken: {item.problem}", {}))
+            lines.append(Entry(item.name, f"broken: {item.problem}", {}))
             continue
         facts = {
             "domain": item.card.domain,
@@ -73,7 +73,7 @@ def _datasets() -> list[Row]:
             "fetch": "yes" if item.card.downloads else "",
             "licence": item.card.licence,
         }
-        lines.append(Row(item.name, item.card.title, facts))
+        lines.append(Entry(item.name, item.card.title, facts))
     return lines
 
 
@@ -82,5 +82,5 @@ def _total(expected: Collection[tuple[int, int]], label: int) -> str:
     return str(sum(counts[label] for counts in expected)) if expected else "?"
 
 
-def _encoders() -> list[Row]:
-    return [Row(item.name, item.description, {}) for item in encoders.available()]
+def _encoders() -> list[Entry]:
+    return [Entry(item.name, item.description, {}) for item in encoders.available()]

@@ -160,17 +160,17 @@ def run(
 ) -> None:
     """Run methods on datasets; finished cells are skipped, so a killed run goes on where it stopped."""
     add_plugins(plugins)
-    from zsadbench.protocol import Protocol
+    from zsadbench.protocol import EvaluationProtocol
     from zsadbench.running import given, targets
     from zsadbench.running.request import Request
 
     names = names_of(datasets, "--datasets")
-    protocol = Protocol(
+    protocol = EvaluationProtocol(
         eval_size=_eval_size(eval_size),
-        native_masks=choice(native_masks, "native_masks", Protocol),
-        mask_rule=choice(mask_rule, "mask_rule", Protocol),
-        order=choice(order, "order", Protocol),
-        precision=choice(precision, "precision", Protocol),
+        native_masks=choice(native_masks, "native_masks", EvaluationProtocol),
+        mask_rule=choice(mask_rule, "mask_rule", EvaluationProtocol),
+        order=choice(order, "order", EvaluationProtocol),
+        precision=choice(precision, "precision", EvaluationProtocol),
         seed=seed,
         limit=limit,
         batch_size=batch_size,
@@ -253,7 +253,7 @@ def study(
         show(study_tables.render_list(studies.available()))
         return
     from zsadbench.cli.progress import console_progress, console_reading
-    from zsadbench.protocol import Protocol
+    from zsadbench.protocol import EvaluationProtocol
     from zsadbench.running.request import Request
 
     found = studies.load(name)
@@ -269,7 +269,7 @@ def study(
         train=not no_train,
         categories=names_of(categories, "--categories") if categories else (),
         device=checked_device(device),
-        protocol=Protocol(limit=limit),
+        protocol=EvaluationProtocol(limit=limit),
         overwrite=overwrite,
     )
     with console_reading(quiet) as reading:

@@ -25,9 +25,9 @@ from zsadbench.cli.options import (
     weights_of,
 )
 from zsadbench.errors import UsageError
-from zsadbench.records.efficiency import VISA_IMAGES, EfficiencyRecord, Options
+from zsadbench.records.efficiency import VISA_IMAGES, EfficiencyRecord, ProfileOptions
 
-DEFAULT = Options()
+DEFAULT = ProfileOptions()
 
 
 def profile(
@@ -64,7 +64,7 @@ def profile(
     """Measure latency, throughput, memory, parameters and FLOPs of methods, and what training them costs."""
     add_plugins(plugins)
     from zsadbench.profiling import measure
-    from zsadbench.protocol import Protocol
+    from zsadbench.protocol import EvaluationProtocol
     from zsadbench.records import efficiency
     from zsadbench.running import plan
     from zsadbench.running.request import Request
@@ -78,9 +78,9 @@ def profile(
         weights=weights_of(weights or []),
         changes=changes_of(set_ or []),
         device=checked_device(device),
-        protocol=Protocol(precision=choice(precision, "precision", Protocol)),
+        protocol=EvaluationProtocol(precision=choice(precision, "precision", EvaluationProtocol)),
     )
-    options = Options(
+    options = ProfileOptions(
         random_weights=random_weights,
         batches=_sizes(batches),
         category_images=category_images,

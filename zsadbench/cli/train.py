@@ -52,7 +52,7 @@ def train(
     """Train a method on the test split of an auxiliary dataset; a killed training goes on where it stopped."""
     add_plugins(plugins)
     from zsadbench.cli.progress import console_training
-    from zsadbench.protocol import Protocol
+    from zsadbench.protocol import EvaluationProtocol
     from zsadbench.training import loop
     from zsadbench.training.request import TrainRequest
 
@@ -65,7 +65,7 @@ def train(
         weights=weights_of(weights or []),
         changes=_own_changes(method, set_ or []),
         device=checked_device(device),
-        precision=choice(precision, "precision", Protocol),
+        precision=choice(precision, "precision", EvaluationProtocol),
         seed=seed,
         epochs=epochs,
         limit=limit,

@@ -42,7 +42,7 @@ class Archive(NamedTuple):
         return PurePosixPath(urlsplit(self.url).path).name or "archive"
 
 
-class Plan(NamedTuple):
+class FetchPlan(NamedTuple):
     """What to download, and the folder that it becomes."""
 
     name: str
@@ -61,7 +61,7 @@ class Plan(NamedTuple):
         )
 
 
-def make_plan(name: str, data_root: Path | None) -> Plan:
+def make_plan(name: str, data_root: Path | None) -> FetchPlan:
     """Look a dataset up; nothing is downloaded, and no plugin imported.
 
     Raises UnknownName, UsageError (no direct download: it says where to apply) or DataError (it is already there).
@@ -84,10 +84,10 @@ def make_plan(name: str, data_root: Path | None) -> Plan:
     for other in dict.fromkeys((stem, *card.folders)):
         if (data_root / other).exists():
             raise DataError(f"{data_root / other} is already there. Check it with `zsadbench data check {name}`.")
-    return Plan(name, card, tuple(Archive(*download) for download in card.downloads), data_root / stem)
+    return FetchPlan(name, card, tuple(Archive(*download) for download in card.downloads), data_root / stem)
 
 
-def fetch(plan: Plan, progress: Progress | None = None) -> Path:
+def fetch(plan: FetchPlan, progress: Progress | None = None) -> Path:
     """Download, verify and unpack a dataset; returns its folder.
 
     Everything lies in `FOLDER.fetch` until it is complete; interrupted, the same call goes on from there. Raises

@@ -38,7 +38,7 @@ NORMAL, ANOMALOUS = labels.NORMAL | {"0", "0.0"}, labels.UNNAMED | {"1", "1.0", 
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # control characters and halves of characters
 
 
-class Row(NamedTuple):
+class IndexRow(NamedTuple):
     """One image of an index file, its paths still as written."""
 
     image: str
@@ -56,7 +56,7 @@ class Row(NamedTuple):
 class Index(NamedTuple):
     """The rows of an index file, and whether it is a meta.json, whose paths need more patience."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[IndexRow, ...]
     is_meta: bool
 
     @property
@@ -172,7 +172,7 @@ def _require_utf8(path: Path) -> None:
         raise DataError(f"{path} is UTF-16 text; expected UTF-8. In a spreadsheet, save it as 'CSV UTF-8'.")
 
 
-def _csv_rows(path: Path) -> Iterator[Row]:
+def _csv_rows(path: Path) -> Iterator[IndexRow]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, skipinitialspace=True)
         reader.fieldnames = [(name or "").strip().lower() for name in reader.fieldnames or ()]
@@ -200,7 +200,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             yield _row(values, f"{path}, line {reader.line_num}", columns)
 
 
-def _jsonl_rows(path: Path) -> Iterator[Row]:
+def _jsonl_rows(path: Path) -> Iterator[IndexRow]:
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
@@ -225,7 +225,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _meta_rows(path: Path) -> Iterator[Row]:
+def _meta_rows(path: Path) -> Iterator[IndexRow]:
     """Yield the rows of {split: {category: [row, ...]}}; the splits may be capitalised (AnomalyCLIP's DAGM)."""
     content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
     splits = _unique([(name.lower(), groups) for name, groups in content.items()]) if isinstance(content, dict) else {}
@@ -241,7 +241,7 @@ def _meta_rows(path: Path) -> Iterator[Row]:
                     yield _row({"cls_name": category, **values, "split": split}, where)
 
 
-def _row(values: Mapping[str, Any], where: str, columns: Mapping[str, Sequence[str]] = COLUMNS) -> Row:
+def _row(values: Mapping[str, Any], where: str, columns: Mapping[str, Sequence[str]] = COLUMNS) -> IndexRow:
     """Return one row from its named values, checked; `columns` are those that it may have. Raises DataError."""
     found = dict.fromkeys(COLUMNS, "") | {column: _value(values, names) for column, names in columns.items()}
     lists = (values[name] for name in columns.get("mask", ()) if isinstance(values.get(name), list))
@@ -261,7 +261,7 @@ def _row(values: Mapping[str, Any], where: str, columns: Mapping[str, Sequence[s
     if found["mask_rule"] not in ("", *MASK_RULES):
         raise DataError(f"{where}: the mask_rule is {found['mask_rule']!r}; expected one of {', '.join(MASK_RULES)}.")
     label: Literal[0, 1] = 1 if words <= ANOMALOUS else 0
-    return Row(
+    return IndexRow(
         image=found["image"],
         masks=tuple(str(mask).strip() for mask in masks if str(mask).strip()),
         label=label,
@@ -306,7 +306,7 @@ def _value(values: Mapping[str, Any], names: Iterable[str]) -> str:
     return ""
 
 
-def _category(row: Row, default: str) -> str:
+def _category(row: IndexRow, default: str) -> str:
     name = row.category or default
     if not name or name.startswith(".") or "/" in name or "\\" in name:
         raise DataError(f"{row.where}: the category is {name!r}; expected a name that can also name a file.")

@@ -9,7 +9,7 @@ import numpy as np
 
 from zsadbench.datasets import Dataset, Sample
 from zsadbench.errors import NotPossible
-from zsadbench.protocol import Protocol
+from zsadbench.protocol import EvaluationProtocol
 
 
 def generator(seed: int, *names: str) -> np.random.Generator:
@@ -18,7 +18,7 @@ def generator(seed: int, *names: str) -> np.random.Generator:
     return np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])
 
 
-def test_samples(dataset: Dataset, category: str, protocol: Protocol) -> tuple[Sample, ...]:
+def test_samples(dataset: Dataset, category: str, protocol: EvaluationProtocol) -> tuple[Sample, ...]:
     """Return the test samples of a category under the protocol's limit, in the protocol's order."""
     samples = dataset.samples(category, "test")
     if protocol.limit is not None and protocol.limit < len(samples):

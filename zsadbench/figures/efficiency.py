@@ -14,7 +14,7 @@ from zsadbench.figures.map_samples import only
 from zsadbench.records import efficiency, results
 from zsadbench.tables import efficiency as efficiency_table
 from zsadbench.tables import words
-from zsadbench.tables.efficiency import Row
+from zsadbench.tables.efficiency import MethodCosts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,7 @@ PANEL = 1.6  # inches of height
 COSTS = {"ms/image": "ms per image", "infer GB": "memory in GB"}  # column of the table -> axis
 
 
-def collect(runs: Sequence[Path], dataset: str = "") -> tuple[list[Row], str]:
+def collect(runs: Sequence[Path], dataset: str = "") -> tuple[list[MethodCosts], str]:
     """Return the rows of the efficiency table of some runs, and a dataset's title; "" stands for the only dataset.
 
     Raises RecordError where costs or results are missing or must not be compared, UnknownName, UsageError.
@@ -35,7 +35,7 @@ def collect(runs: Sequence[Path], dataset: str = "") -> tuple[list[Row], str]:
     return list(efficiency_table.collect(measured, records)), titles.get(name, name)
 
 
-def draw(rows: Sequence[Row], dataset: str) -> Drawing:
+def draw(rows: Sequence[MethodCosts], dataset: str) -> Drawing:
     """Draw rows of the efficiency table that have a quality on a dataset (its title), at the width of a page.
 
     Raises RecordError where they were measured on two devices, or where none has both time and quality.
@@ -72,7 +72,7 @@ def draw(rows: Sequence[Row], dataset: str) -> Drawing:
     )
 
 
-def _draw_panel(panel: Axes, rows: Sequence[Row], cost: str, quality: str) -> None:
+def _draw_panel(panel: Axes, rows: Sequence[MethodCosts], cost: str, quality: str) -> None:
     panel.margins(0.12)
     for index, row in enumerate(rows):
         x, y = _value(row, cost), _value(row, quality)
@@ -94,5 +94,5 @@ def _draw_panel(panel: Axes, rows: Sequence[Row], cost: str, quality: str) -> No
     panel.grid(True)
 
 
-def _value(row: Row, column: str) -> float | None:
+def _value(row: MethodCosts, column: str) -> float | None:
     return next((cell.value for cell in row.cells if cell.column == column), None)

@@ -32,7 +32,7 @@ FLATTEST, TALLEST = 0.4, 2.5  # height / width of a panel, whatever its image ha
 
 
 @dataclass(frozen=True)
-class Row:
+class MapRow:
     """One sample of the figure."""
 
     name: str
@@ -47,7 +47,7 @@ class MapGrid:
     """What the figure shows: samples, and the lowest and highest value of each method's common scale."""
 
     title: str
-    rows: tuple[Row, ...]
+    rows: tuple[MapRow, ...]
     scales: Mapping[str, tuple[float, float]]
 
 
@@ -65,7 +65,7 @@ def collect(found: Sequence[Result], dataset: Dataset, samples: Sequence[Sample]
     rule = dataset.card.mask_rule if native == "dataset" else native
     reader = Reader(dataset, dataset.samples(record.category))
     rows = tuple(
-        Row(
+        MapRow(
             name,
             (sample.defect or "anomalous") if sample.label else "normal",
             _small(reader.image(sample)),
@@ -116,7 +116,7 @@ def _caption(grid: MapGrid) -> str:
     )
 
 
-def _draw_row(panels: Sequence[Axes], row: Row, scales: Mapping[str, tuple[float, float]], overlay: bool) -> None:
+def _draw_row(panels: Sequence[Axes], row: MapRow, scales: Mapping[str, tuple[float, float]], overlay: bool) -> None:
     extent = (0, 1, 1, 0)  # maps and masks cover the whole image, whatever their resolution
     image, truth, *heat = panels
     image.imshow(row.image, aspect="auto", extent=extent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zsadbench.analysis import significance
-from zsadbench.analysis.significance import Ranking
+from zsadbench.analysis.significance import MethodRanking
 from zsadbench.figures import drawing
 from zsadbench.figures.drawing import Drawing
 from zsadbench.tables import words
@@ -19,7 +19,7 @@ LETTER = 0.058  # inches: of a name in 7 pt
 BAR = 0.55  # lines between two bars
 
 
-def draw(ranking: Ranking) -> Drawing:
+def draw(ranking: MethodRanking) -> Drawing:
     """Draw a ranking: the best method stands left, as in Demsar (JMLR 7, 2006), figure 1."""
     methods, groups = len(ranking.names), ranking.tests.groups() if ranking.tests else []
     left = (methods + 1) // 2
@@ -48,7 +48,7 @@ def draw(ranking: Ranking) -> Drawing:
     return Drawing(figure, caption(ranking))
 
 
-def caption(ranking: Ranking) -> str:
+def caption(ranking: MethodRanking) -> str:
     """Return what was compared, over what, and what the bars mean."""
     kind = "categories" if ranking.kind == "category" else "datasets"
     text = f"Average ranks on {_label(ranking)} over {len(ranking.blocks)} {kind}; 1 is best."
@@ -60,7 +60,7 @@ def caption(ranking: Ranking) -> str:
     return f"{text} {alike} (level {significance.ALPHA:g}, CD = {tests.critical_difference:.2f}).{friedman}"
 
 
-def _label(ranking: Ranking) -> str:
+def _label(ranking: MethodRanking) -> str:
     return words.label((ranking.level, ranking.metric))
 
 

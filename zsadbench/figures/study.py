@@ -23,7 +23,7 @@ from zsadbench.metrics import Column, columns
 from zsadbench.records import published, results
 from zsadbench.records.results import MEAN, Record
 from zsadbench.running import studies
-from zsadbench.running.studies import Row, Study
+from zsadbench.running.studies import Study, StudyRow
 from zsadbench.tables import words
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def collect(study: Study, folder: Path) -> Sweep:
     return Sweep(study.title, tuple(row.label for row in study.rows), option, numbers, tuple(series))
 
 
-def swept(rows: Sequence[Row]) -> tuple[str, tuple[float, ...]]:
+def swept(rows: Sequence[StudyRow]) -> tuple[str, tuple[float, ...]]:
     """Return (name, values) of the one numeric option in which rows differ, or ("", ()) where they differ otherwise."""
     names = {name for row in rows for name in row.options}
     different = [name for name in names if len({row.options.get(name) for row in rows}) > 1]
@@ -164,7 +164,7 @@ def _columns(sweep: Sweep, metrics: Sequence[str]) -> list[Column]:
     return [names[name] for name in metrics or names]
 
 
-def _measured(study: Study, runs: Iterable[tuple[Row, Sequence[Record]]]) -> Iterator[_Number]:
+def _measured(study: Study, runs: Iterable[tuple[StudyRow, Sequence[Record]]]) -> Iterator[_Number]:
     for row, records in runs:
         for table in arrange(records, "category" if study.level == "category" else "dataset", _cards(), None):
             specs = {record.encoder.get("spec") for record in records if record.dataset == table.dataset}

@@ -19,8 +19,8 @@ from zsadbench.datasets import Category
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.text import TextEncoder
 from zsadbench.methods import Method
-from zsadbench.records.efficiency import Options, Timing
-from zsadbench.running.loading import ChunkStore, from_tensor, positions
+from zsadbench.records.efficiency import ProfileOptions, Timing
+from zsadbench.running.loading import ChunkStore, batch_of, from_tensor
 from zsadbench.support.meters import Stopwatch, count_flops, peak_memory, reset_peak
 from zsadbench.support.spill import Spill
 
@@ -35,7 +35,7 @@ OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory") 
 class Bench:
     """Times one method; its categories are new ones, so that text features are computed where a run would."""
 
-    def __init__(self, method: Method, device: str, options: Options, watch: Stopwatch) -> None:
+    def __init__(self, method: Method, device: str, options: ProfileOptions, watch: Stopwatch) -> None:
         """`method` is ready to predict; call inside `torch.inference_mode`."""
         self.method, self.device, self.options, self.watch = method, device, options, watch
         self.category = Category("", "", "synthetic")
@@ -58,7 +58,7 @@ class Bench:
             if method.encoder is not None:
                 store.expected[method.encoder.key] = method.request
             size = {"image": batch, "batch": method.batch_images, "category": None}[scope] or len(images)
-            for part in positions(store, self.category, 0, len(images)).split(size):
+            for part in batch_of(store, self.category, 0, len(images)).split(size):
                 postprocess.finish(method.predict(part).maps, method, method.preprocess.size)
 
     def text(self, prompts: Sequence[int]) -> tuple[dict[str, float], float | None]:

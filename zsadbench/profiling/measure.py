@@ -24,7 +24,7 @@ from zsadbench.methods import Method, TrainableMethod
 from zsadbench.profiling import bench
 from zsadbench.profiling.bench import Bench
 from zsadbench.profiling.measure_training import measure_training
-from zsadbench.records.efficiency import EfficiencyRecord, Options
+from zsadbench.records.efficiency import EfficiencyRecord, ProfileOptions
 from zsadbench.running import plan
 from zsadbench.running.request import Request
 from zsadbench.support import files, plugins, process
@@ -32,7 +32,7 @@ from zsadbench.support.guard import guard
 from zsadbench.support.meters import Stopwatch, peak_flops, peak_memory, processor
 
 
-def profile(request: Request, options: Options) -> Iterator[EfficiencyRecord]:
+def profile(request: Request, options: ProfileOptions) -> Iterator[EfficiencyRecord]:
     """Measure the methods of a request one after another; yields a record each, failed ones with the reason.
 
     Raises UnknownName, UsageError or OptionError before anything is measured.
@@ -63,7 +63,7 @@ def _obey() -> None:
     process.end_with_parent()
 
 
-def peak(request: Request, options: Options) -> float:
+def peak(request: Request, options: ProfileOptions) -> float:
     """Return the floating-point operations a second of a large matrix product, on the device that is measured."""
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -75,7 +75,7 @@ def _threads(device: str) -> int | None:
     return None if device.startswith("cuda") else torch.get_num_threads()
 
 
-def measure(name: str, request: Request, options: Options, possible: float) -> EfficiencyRecord:
+def measure(name: str, request: Request, options: ProfileOptions, possible: float) -> EfficiencyRecord:
     """Measure one method in this process; whatever it raises becomes a failed record.
 
     possible: floating-point operations a second, from `peak`.
@@ -98,7 +98,7 @@ def _failed(name: str, method: type[Method], request: Request, reason: str) -> E
 
 
 def _measure(
-    kind: type[Method], name: str, config: Any, request: Request, options: Options, possible: float
+    kind: type[Method], name: str, config: Any, request: Request, options: ProfileOptions, possible: float
 ) -> EfficiencyRecord:
     device, precision = request.device, request.protocol.precision
     threads = _threads(device)
@@ -156,7 +156,7 @@ def _measure(
     )
 
 
-def _load(config: Any, request: Request, options: Options) -> Encoder | None:
+def _load(config: Any, request: Request, options: ProfileOptions) -> Encoder | None:
     try:
         return encoders.load_for(
             config,

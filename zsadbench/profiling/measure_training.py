@@ -11,7 +11,7 @@ from pathlib import Path
 from zsadbench import datasets, methods
 from zsadbench.data import synthetic
 from zsadbench.methods import Method, TrainableMethod
-from zsadbench.records.efficiency import Options, StageCost, Training
+from zsadbench.records.efficiency import ProfileOptions, StageCost, Training
 from zsadbench.running.request import Request
 from zsadbench.support.meters import clock
 from zsadbench.training.checkpoints import Epoch
@@ -47,7 +47,7 @@ class _StepTimes:
         self._ends = self._ends[-1:] if self.across else []
 
 
-def measure_training(method: Method, request: Request, options: Options) -> Training | None:
+def measure_training(method: Method, request: Request, options: ProfileOptions) -> Training | None:
     """Measure training steps of a method at its recipe's batch size; None for a method or preset without training."""
     if not isinstance(method, TrainableMethod) or not getattr(method.config, "trained_on", ""):
         return None

@@ -24,7 +24,7 @@ VISA_IMAGES = 2162  # of VisA's test split, an epoch of Dual-Anchor's Table S1 (
 
 
 @dataclass(frozen=True)
-class Options:
+class ProfileOptions:
     """How to measure."""
 
     random_weights: bool = False  # for encoders that would have to be downloaded

@@ -16,7 +16,7 @@ from zsadbench.tables.sheet import DASH
 MOST_WRONG = 10  # samples of a category
 
 
-class Cell(NamedTuple):
+class GridCell(NamedTuple):
     """One cell: its text, the number that it is sorted by (None: sorted by text), and what is added in small."""
 
     text: str
@@ -29,7 +29,7 @@ class Grid(NamedTuple):
     """A table: header and rows of equal length."""
 
     head: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[tuple[GridCell, ...], ...]
 
 
 def results(table: Table, lines: Sequence[Line]) -> Grid:
@@ -40,8 +40,8 @@ def results(table: Table, lines: Sequence[Line]) -> Grid:
         if line.status == "done":
             numbers = [_number(line, column) for column in table.columns]
         else:
-            numbers = [Cell(words.STATUSES[line.status])] + [Cell(DASH)] * (len(table.columns) - 1)
-        rows.append((*(Cell(text or DASH) for text in texts), *numbers))
+            numbers = [GridCell(words.STATUSES[line.status])] + [GridCell(DASH)] * (len(table.columns) - 1)
+        rows.append((*(GridCell(text or DASH) for text in texts), *numbers))
     return Grid(("Method", "Setting", "Trained on", *map(words.title, table.columns)), tuple(rows))
 
 
@@ -55,8 +55,14 @@ def differences(first: Iterable[Table], second: Iterable[Table]) -> Grid:
             for column in table.columns if other else ():
                 a, b = (_percent(one, column) for one in (line, other) if one)
                 if a is not None and b is not None:
-                    values = Cell(words.percent(a), a), Cell(words.percent(b), b), Cell(f"{b - a:+z.2f}", b - a)
-                    rows.append((Cell(table.title), Cell(line.name.title), Cell(words.title(column)), *values))
+                    values = (
+                        GridCell(words.percent(a), a),
+                        GridCell(words.percent(b), b),
+                        GridCell(f"{b - a:+z.2f}", b - a),
+                    )
+                    rows.append(
+                        (GridCell(table.title), GridCell(line.name.title), GridCell(words.title(column)), *values)
+                    )
     return Grid(("Dataset", "Method", "Metric", "This run", "Other run", "Difference"), tuple(rows))
 
 
@@ -66,21 +72,23 @@ def most_wrong(scores: Mapping[str, Sequence[ImageScore]]) -> Grid:
     rows = []
     for line in next(iter(scores.values())):
         own = [error[line.sample] for error in errors.values()]
-        shares = [Cell(f"{100 * share:.0f}", share) for share in (sum(own) / len(own), *own)]
-        rows.append((Cell(line.sample), Cell((line.defect or "anomalous") if line.label else "normal"), *shares))
+        shares = [GridCell(f"{100 * share:.0f}", share) for share in (sum(own) / len(own), *own)]
+        rows.append(
+            (GridCell(line.sample), GridCell((line.defect or "anomalous") if line.label else "normal"), *shares)
+        )
     rows.sort(key=lambda row: (-(row[2].order or 0), row[0].text))
     return Grid(("Sample", "Defect", "Mean", *errors), tuple(rows[:MOST_WRONG]))
 
 
 def methods(records: Iterable[Record], names: Mapping[str, Name]) -> Grid:
     """Return what each row of the tables was made with: options, encoder, hashes, versions, device."""
-    rows: dict[str, tuple[Cell, ...]] = {}
+    rows: dict[str, tuple[GridCell, ...]] = {}
     for record in records:
         encoder, environment = record.encoder, record.environment
         versions = ", ".join(f"{name} {value}" for name, value in environment.items() if name != "device")
         title = names[record.fingerprint].title
         rows[title] = tuple(
-            Cell(text or DASH)
+            GridCell(text or DASH)
             for text in (
                 title,
                 ", ".join(f"{name}={value}" for name, value in record.options.items()),
@@ -99,10 +107,10 @@ def data(records: Iterable[Record]) -> Grid:
     """Return the images of each category: how many, and the hash of their list."""
     rows = {
         (record.dataset, record.category): (
-            Cell(record.dataset),
-            Cell(record.category),
-            Cell(str(record.data["samples"]), record.data["samples"]),
-            Cell(record.data["sha256"]),
+            GridCell(record.dataset),
+            GridCell(record.category),
+            GridCell(str(record.data["samples"]), record.data["samples"]),
+            GridCell(record.data["sha256"]),
         )
         for record in records
     }
@@ -114,8 +122,8 @@ def _percent(line: Line, column: Column) -> float | None:
     return value.percent if value else None
 
 
-def _number(line: Line, column: Column) -> Cell:
+def _number(line: Line, column: Column) -> GridCell:
     cell = quality.number(line, column)
     interval = f"[{', '.join(cell.interval)}]" if cell.interval else ""
     behind = " ".join(filter(None, [interval, *cell.small, cell.after]))
-    return Cell(cell.text, line.values[column].percent, behind, cell.rank)
+    return GridCell(cell.text, line.values[column].percent, behind, cell.rank)

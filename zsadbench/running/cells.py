@@ -23,7 +23,7 @@ from zsadbench.records.results import Record
 from zsadbench.running import recording
 from zsadbench.running.contract import check_prediction
 from zsadbench.running.evaluation import GroundTruth, evaluate, finished_maps
-from zsadbench.running.loading import ChunkStore, ImageBatch, positions, scored_batches
+from zsadbench.running.loading import ChunkStore, ImageBatch, batch_of, scored_batches
 from zsadbench.running.plan import Cell, standing
 from zsadbench.running.request import Request
 from zsadbench.support import files, sources
@@ -99,7 +99,7 @@ def remember(cell: Cell, method: Method, reader: Reader, request: Request, pool:
         )
     if cell.references:
         store = make_store(cell.references, reader, method.preprocess, request, pool, None)
-        method.remember(positions(store, cell.category, 0, len(cell.references)))
+        method.remember(batch_of(store, cell.category, 0, len(cell.references)))
 
 
 def _checked(method: Method, batch: ImageBatch) -> Prediction:

@@ -22,7 +22,7 @@ from zsadbench.methods import Method
 from zsadbench.metrics.histograms import Histograms, pixel_histograms
 from zsadbench.metrics.measure import image_metrics
 from zsadbench.metrics.pixels import PixelCounts
-from zsadbench.protocol import Protocol
+from zsadbench.protocol import EvaluationProtocol
 
 
 class Evaluation(NamedTuple):
@@ -37,7 +37,9 @@ class Evaluation(NamedTuple):
 class GroundTruth:
     """Labels and masks of one category, each mask read once for all methods that share an evaluation size."""
 
-    def __init__(self, dataset: Dataset, samples: Sequence[Sample], protocol: Protocol, pool: Executor) -> None:
+    def __init__(
+        self, dataset: Dataset, samples: Sequence[Sample], protocol: EvaluationProtocol, pool: Executor
+    ) -> None:
         """Nothing is read before `masks` is called."""
         self.samples = tuple(samples)
         self.names = [dataset.sample_id(sample) for sample in samples]
@@ -83,7 +85,7 @@ def evaluate(
     method: Method,
     scores: np.ndarray,
     maps: Callable[[], Iterable[tuple[int, Tensor]]],
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
 ) -> Evaluation:
     """Compute all metrics of a cell.
 
@@ -114,7 +116,7 @@ def _odd(truth: GroundTruth) -> dict[str, Any]:
 
 
 def _pixels(
-    truth: GroundTruth, method: Method, maps: Iterable[tuple[int, Tensor]], protocol: Protocol
+    truth: GroundTruth, method: Method, maps: Iterable[tuple[int, Tensor]], protocol: EvaluationProtocol
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Yield (first image, finished maps [B, H, W] float32, masks [B, H, W] bool)."""
     expected = truth.masks(_side(method, protocol))
@@ -128,7 +130,7 @@ def _defined(values: dict[str, float | None]) -> dict[str, float | None]:
 
 
 def finished_maps(
-    truth: GroundTruth, method: Method, maps: Iterable[tuple[int, Tensor]], protocol: Protocol
+    truth: GroundTruth, method: Method, maps: Iterable[tuple[int, Tensor]], protocol: EvaluationProtocol
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (first image, maps [B, H, W] at the evaluation size), smoothed, as float32 arrays."""
     side = _side(method, protocol)
@@ -141,7 +143,7 @@ def finished_maps(
                 yield start + i, _numpy(postprocess.finish(predicted[i : i + 1], method, size))
 
 
-def _side(method: Method, protocol: Protocol) -> int | None:
+def _side(method: Method, protocol: EvaluationProtocol) -> int | None:
     if protocol.eval_size == "native":
         return None
     return method.preprocess.size if protocol.eval_size == "input" else protocol.eval_size

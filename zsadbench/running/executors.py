@@ -24,7 +24,7 @@ from zsadbench.errors import ExecutorError, MissingDependency, UsageError
 from zsadbench.records import results
 from zsadbench.records.results import Record
 from zsadbench.running import runner
-from zsadbench.running.plan import Cell, Plan, Tower, standing
+from zsadbench.running.plan import Cell, EncoderChoice, Plan, standing
 from zsadbench.running.progress import Progress, Silent
 from zsadbench.running.request import Request
 from zsadbench.running.runner import Summary
@@ -166,14 +166,14 @@ def check_code(cells: Sequence[Cell]) -> None:
             )
 
 
-def _keep_encoder(tower: Tower, request: Request) -> Encoder | None:
+def _keep_encoder(choice: EncoderChoice, request: Request) -> Encoder | None:
     """Load an encoder for a worker, which will probably need the same one for its next category."""
-    return _kept(tower, request.device, request.protocol.precision, tuple(sorted(request.weights.items())))
+    return _kept(choice, request.device, request.protocol.precision, tuple(sorted(request.weights.items())))
 
 
 @lru_cache(maxsize=1)
-def _kept(tower: Tower, device: str, precision: str, weights: tuple[tuple[str, Path], ...]) -> Encoder | None:
-    return encoders.load_for(tower, device=device, precision=precision, weights=dict(weights))
+def _kept(choice: EncoderChoice, device: str, precision: str, weights: tuple[tuple[str, Path], ...]) -> Encoder | None:
+    return encoders.load_for(choice, device=device, precision=precision, weights=dict(weights))
 
 
 def own_device(device: str) -> str:

@@ -23,7 +23,7 @@ from zsadbench.encoders.watch import Watch
 from zsadbench.errors import ZsadError
 from zsadbench.methods import Method, TrainableMethod
 from zsadbench.running.loading import ChunkStore
-from zsadbench.running.plan import Cell, PlannedMethod, Tower
+from zsadbench.running.plan import Cell, EncoderChoice, PlannedMethod
 from zsadbench.running.request import Request
 from zsadbench.support import calls
 from zsadbench.support.calls import Harm, Overdue
@@ -33,7 +33,7 @@ NOBODY = Harm(
     "Something that the methods of this category share was changed while none of them was called, perhaps by a thread "
     "that one of them started. Run them one by one to see which."
 )
-Load = Callable[[Tower, Request], Encoder | None]
+Load = Callable[[EncoderChoice, Request], Encoder | None]
 SHARE = 0.01  # of the time, at most, goes to looks at the encoder that are not the last of a category
 
 
@@ -99,7 +99,7 @@ class Roster:
     def renew(self) -> None:
         """Where the encoder was changed, load it and make the methods anew."""
         if _changed_encoder(self._watch):
-            self._make(load_tower)
+            self._make(load_chosen)
 
     def shared(self, store: ChunkStore) -> Shared:
         """Return what the methods share that work on a store."""
@@ -132,13 +132,13 @@ class Roster:
             made = self._harmful.get(name) or guard(partial(self._made, planned, encoder), self._request.fail_fast)
             if isinstance(made, Harm) and name not in self._harmful:
                 self._harmful[name] = made
-                self._make(load_tower)
+                self._make(load_chosen)
                 return
             self.ready[name] = made
 
     def _load(self, load: Load) -> Encoder | None:
         with torch.inference_mode(False):  # its weights shall count how often they are written
-            self._encoder = load(next(iter(self._planned.values())).tower, self._request)
+            self._encoder = load(next(iter(self._planned.values())).encoder_choice, self._request)
         self._watch = Watch(self._encoder) if self._encoder is not None else None
         return self._encoder
 
@@ -150,10 +150,10 @@ class Roster:
         return method
 
 
-def load_tower(tower: Tower, request: Request) -> Encoder | None:
+def load_chosen(choice: EncoderChoice, request: Request) -> Encoder | None:
     """Return the encoder that methods share in a run, None for methods without. Raises WeightsError."""
     precision = request.protocol.precision
-    return encoders.load_for(tower, device=request.device, precision=precision, weights=request.weights)
+    return encoders.load_for(choice, device=request.device, precision=precision, weights=request.weights)
 
 
 def _build(planned: PlannedMethod, encoder: Encoder | None) -> Method:

@@ -258,7 +258,7 @@ def _bytes(features: Features) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in features.tensors.values())
 
 
-def positions(store: ChunkStore, category: Category, start: int, stop: int) -> ImageBatch:
+def batch_of(store: ChunkStore, category: Category, start: int, stop: int) -> ImageBatch:
     """Return the batch of images start..stop of the run's order; positions past the end wrap to its start."""
     count, size = len(store.paths), store.size
     parts: list[Part] = []
@@ -275,14 +275,14 @@ def scored_batches(store: ChunkStore, category: Category, method: Method) -> Ite
     """Yield (start, stop, batch): which batch scores images start..stop of the order, by the method's scope."""
     count = len(store.paths)
     if method.scope == "category":
-        yield 0, count, positions(store, category, 0, count)
+        yield 0, count, batch_of(store, category, 0, count)
         return
     size = store.size if method.scope == "image" else method.batch_images or store.size
     for start in range(0, count, size):
         stop = min(start + size, count)
         # A short last batch of mutual references is filled up from the start of the order; extras are not scored.
         filled = start + size if method.scope == "batch" else stop
-        yield start, stop, positions(store, category, start, filled)
+        yield start, stop, batch_of(store, category, start, filled)
 
 
 def from_tensor(images: Tensor, category: Category, paths: Sequence[Path] | None = None) -> ImageBatch:
@@ -290,4 +290,4 @@ def from_tensor(images: Tensor, category: Category, paths: Sequence[Path] | None
     paths = tuple(paths) if paths is not None else tuple(Path(f"image_{i}.png") for i in range(len(images)))
     rows = dict(zip(paths, images, strict=True))
     store = ChunkStore(paths, max(len(paths), 1), rows.__getitem__, images.device)
-    return positions(store, category, 0, len(paths))
+    return batch_of(store, category, 0, len(paths))

@@ -24,7 +24,7 @@ from zsadbench.training import cross_dataset
 from zsadbench.training.request import TrainRequest
 
 
-class Tower(NamedTuple):
+class EncoderChoice(NamedTuple):
     """The options that make an encoder, as `encoders.load_for` reads them; None where a method has no such option."""
 
     encoder: str | None
@@ -45,15 +45,15 @@ class PlannedMethod:
     weights_sha256: str
     checkpoint_sha256: str
     problem: ZsadError | None = None  # why it cannot run: weights that are missing, a checkpoint that is needed
-    text_sha256: str = ""  # of the weights of a second encoder, whose text tower is used
+    text_sha256: str = ""  # of the weights of a second encoder, whose text choice is used
     trained_on: frozenset[str] | None = None  # from the card of our own checkpoint; None: what the method says
     training: TrainRequest | None = None  # what would solve the problem, and can be done here
     checkpoint_differs: str = ""  # in what the checkpoint is not what a training with these options gives, in words
 
     @property
-    def tower(self) -> Tower:
+    def encoder_choice(self) -> EncoderChoice:
         """What methods must agree on to share an encoder and its passes."""
-        return Tower(**{name: getattr(self.config, name, None) for name in Tower._fields})
+        return EncoderChoice(**{name: getattr(self.config, name, None) for name in EncoderChoice._fields})
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def plan_cells(
         failure = (failures or {}).get(full)
         planned[full], seen[full] = _plan_method(method, full, config, identify, chooser, failure)
     own = {full: _parts(method, request) for full, method in planned.items()}
-    groups: dict[Tower, list[Cell]] = {}
+    groups: dict[EncoderChoice, list[Cell]] = {}
     done, standings = [], []
     for target in named:
         for full in suited[target.dataset.name]:
@@ -164,7 +164,7 @@ def plan_cells(
             if standings[-1].done:
                 done.append(cell.path(request.out))
             else:
-                groups.setdefault(cell.planned.tower, []).append(cell)
+                groups.setdefault(cell.planned.encoder_choice, []).append(cell)
     resume.check(standings, request)
     told = [
         finding

@@ -10,7 +10,7 @@ from typing import Any
 
 from zsadbench.errors import UsageError
 from zsadbench.methods import Method
-from zsadbench.protocol import Protocol
+from zsadbench.protocol import EvaluationProtocol
 from zsadbench.support import options, plugins, preset_names
 from zsadbench.support.meters import checked_device
 
@@ -31,7 +31,7 @@ class Request:
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method name -> option -> value
     categories: Sequence[str] = ()
     device: str = "cpu"
-    protocol: Protocol = field(default_factory=Protocol)
+    protocol: EvaluationProtocol = field(default_factory=EvaluationProtocol)
     allow_leak: bool = False
     fail_fast: bool = False
     timeout_per_batch: float | None = None  # seconds that a call of a method may take; None: for ever
@@ -74,9 +74,9 @@ def make_request(
     """Make a request of what a user gives: the one door for the command line and for Python.
 
     methods, datasets, categories: names, or one text of names with commas. weights come beside those of the variable
-    ZSADBENCH_WEIGHTS. changes: "METHOD.OPTION" -> value. protocol: fields of `Protocol`, as values or as texts. Where
-    every data set is the demo set, the demo's own encoder is chosen unless another one is named. switches: the boolean
-    fields of Request. Raises UsageError for what is empty, unknown or not there.
+    ZSADBENCH_WEIGHTS. changes: "METHOD.OPTION" -> value. protocol: fields of `EvaluationProtocol`, values or
+    texts. Where every data set is the demo set, the demo's own encoder is chosen unless another one is named. switches:
+    the boolean fields of Request. Raises UsageError for what is empty, unknown or not there.
     """
     from zsadbench import encoders
 
@@ -95,7 +95,7 @@ def make_request(
         changes=_by_method(changes or {}),
         categories=() if categories == () else names_of(categories, "categories"),
         device=checked_device(device),
-        protocol=options.override(Protocol(), protocol or {}, "protocol"),
+        protocol=options.override(EvaluationProtocol(), protocol or {}, "protocol"),
         **switches,
     )
 

@@ -22,7 +22,7 @@ from zsadbench.records.results import Record
 from zsadbench.running import recording
 from zsadbench.running.cells import CellRun, conclude, make_store, save_failure
 from zsadbench.running.evaluation import GroundTruth
-from zsadbench.running.isolation import Disturbed, Load, Roster, load_tower
+from zsadbench.running.isolation import Disturbed, Load, Roster, load_chosen
 from zsadbench.running.plan import Cell, Plan
 from zsadbench.running.progress import Progress
 from zsadbench.running.request import Request
@@ -80,7 +80,7 @@ def run(plan: Plan, request: Request, progress: Progress) -> Summary:
     cannot be written; what was finished before stays.
     """
     tidy(plan, request)
-    return run_cells(plan, request, progress, load_tower)
+    return run_cells(plan, request, progress, load_chosen)
 
 
 def run_cells(plan: Plan, request: Request, progress: Progress, load: Load) -> Summary:

@@ -8,7 +8,7 @@ from pathlib import Path
 from zsadbench.data import sampling
 from zsadbench.datasets import Dataset
 from zsadbench.errors import RecordError, UsageError
-from zsadbench.protocol import Protocol
+from zsadbench.protocol import EvaluationProtocol
 from zsadbench.records import places, results
 from zsadbench.records.results import Record
 from zsadbench.running import targets
@@ -18,8 +18,10 @@ def holds(dataset: Dataset, record: Record) -> bool:
     """Return whether a data set holds the images and masks, down to the bytes of their files, of a finished record."""
     if record.category not in {category.name for category in dataset.categories()}:
         return False
-    options = {field.name: record.protocol[field.name] for field in fields(Protocol) if field.name in record.protocol}
-    samples = sampling.test_samples(dataset, record.category, Protocol(**options))
+    options = {
+        field.name: record.protocol[field.name] for field in fields(EvaluationProtocol) if field.name in record.protocol
+    }
+    samples = sampling.test_samples(dataset, record.category, EvaluationProtocol(**options))
     found = targets.identity(dataset, samples, targets.read([(dataset, samples)]))
     return all(record.data[name] == value for name, value in found.items() if name in record.data)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from zsadbench import datasets, methods
 from zsadbench.data import contents
 from zsadbench.errors import UnknownName, UsageError
-from zsadbench.protocol import Protocol
+from zsadbench.protocol import EvaluationProtocol
 from zsadbench.records import published, results
 from zsadbench.records.published import Number
 from zsadbench.records.results import Record
@@ -34,7 +34,7 @@ LEVELS = ("dataset", "category")
 
 
 @dataclass(frozen=True)
-class Row:
+class StudyRow:
     """One row of a study: a method with changed options, and the published row that it re-runs."""
 
     label: str
@@ -62,7 +62,7 @@ class Study:
     level: str  # "category": one line a category, else the dataset's mean alone
     protocol: Mapping[str, str]  # what the paper did otherwise than zsadbench's protocol
     notes: str
-    rows: tuple[Row, ...]
+    rows: tuple[StudyRow, ...]
 
     @property
     def name(self) -> str:
@@ -71,10 +71,10 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Job:
+class StudyJob:
     """One row on one dataset: what is asked of the runner, and the cells that come of it."""
 
-    row: Row
+    row: StudyRow
     paper_encoder: str  # SPEC; "" where the method has none
     request: Request
     plan: Plan
@@ -145,7 +145,7 @@ def read(path: Path) -> Study:
 
 def check(study: Study) -> None:
     """Raise UsageError naming file and row for an unknown method or option, a wrong value, or unknown numbers."""
-    options.override(Protocol(), study.protocol, f"{study.path}, protocol")
+    options.override(EvaluationProtocol(), study.protocol, f"{study.path}, protocol")
     numbers = published.load()
     for row in study.rows:
         _configure(study, row)
@@ -156,7 +156,7 @@ def check(study: Study) -> None:
             )
 
 
-def printed(study: Study, row: Row, numbers: Iterable[Number]) -> list[Number]:
+def printed(study: Study, row: StudyRow, numbers: Iterable[Number]) -> list[Number]:
     """Return the published numbers of a row, of all its categories and metrics, without suspect ones."""
     if row.variant is None:
         return []
@@ -170,7 +170,7 @@ def printed(study: Study, row: Row, numbers: Iterable[Number]) -> list[Number]:
     ]
 
 
-def make_jobs(study: Study, request: Request, progress: contents.Progress | None = None) -> list[Job]:
+def make_jobs(study: Study, request: Request, progress: contents.Progress | None = None) -> list[StudyJob]:
     """Plan every row, before anything runs; `progress` is told while files are read.
 
     `request` holds what all rows share. Without datasets in it, every row runs on the paper's; on a dataset that some
@@ -192,12 +192,14 @@ def make_jobs(study: Study, request: Request, progress: contents.Progress | None
     chosen = [one for _, _, resolved in rows for one in resolved.chosen]
     given.check(request, chosen, [dataset for _, _, resolved in rows for dataset in resolved.sets])
     return [
-        Job(row, getattr(_configure(study, row), "encoder", ""), own, plan.plan_cells(own, resolved, None, progress))
+        StudyJob(
+            row, getattr(_configure(study, row), "encoder", ""), own, plan.plan_cells(own, resolved, None, progress)
+        )
         for row, own, resolved in rows
     ]
 
 
-def train_missing(jobs: Sequence[Job], train: Callable[[Plan, Request], Plan]) -> list[Job]:
+def train_missing(jobs: Sequence[StudyJob], train: Callable[[Plan, Request], Plan]) -> list[StudyJob]:
     """Train what rows lack and return the jobs with their new plans; `train` does it for one row.
 
     A row is planned again just before, because an earlier one may have trained the same.
@@ -210,14 +212,14 @@ def train_missing(jobs: Sequence[Job], train: Callable[[Plan, Request], Plan]) -
     return ready
 
 
-def run(jobs: Sequence[Job], progress: Progress) -> int:
+def run(jobs: Sequence[StudyJob], progress: Progress) -> int:
     """Run the cells that are missing, row by row; returns how many failed. Raises RecordError as the runner."""
     from zsadbench.running import runner
 
     return sum(runner.run(job.plan, job.request, progress).failed for job in jobs if job.plan.cells)
 
 
-def suited(row: Row, dataset: str) -> str:
+def suited(row: StudyRow, dataset: str) -> str:
     """Return the CLI name that a row runs under on a dataset.
 
     Where its preset was trained on another dataset than the cross-dataset rule asks for, that is the family or method.
@@ -229,7 +231,7 @@ def suited(row: Row, dataset: str) -> str:
     return preset_names.aliases(method.presets, full)[1]
 
 
-def _placed(study: Study, given: Sequence[str]) -> list[tuple[Row, str]]:
+def _placed(study: Study, given: Sequence[str]) -> list[tuple[StudyRow, str]]:
     """Return which row runs on which dataset, rows first."""
     if not given:
         return [(row, row.dataset) for row in study.rows]
@@ -243,7 +245,7 @@ def _placed(study: Study, given: Sequence[str]) -> list[tuple[Row, str]]:
     ]
 
 
-def _configure(study: Study, row: Row) -> Any:
+def _configure(study: Study, row: StudyRow) -> Any:
     """Return a row's options as the paper's run has them. Raises UsageError naming file and row."""
     try:
         return methods.configure(row.method, row.encoder, row.options)[2]
@@ -251,13 +253,13 @@ def _configure(study: Study, row: Row) -> Any:
         raise UsageError(f"{study.path}, row {row.label!r}: {error}") from error
 
 
-def _row(path: Path, number: int, data: Any, dataset: str) -> Row:
+def _row(path: Path, number: int, data: Any, dataset: str) -> StudyRow:
     if not isinstance(data, dict):
         raise UsageError(f"{path}, row {number}: got {data!r}; expected a [[rows]] table.")
     place = f"{path}, row {data.get('label', number)!r}"
     optional = {"dataset": str, "encoder": str, "options": dict, "variant": str}
     _check_fields(place, data, {"label": str, "method": str}, optional)
-    return Row(
+    return StudyRow(
         data["label"],
         data["method"],
         data.get("dataset", dataset),

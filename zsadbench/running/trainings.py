@@ -8,10 +8,10 @@ from zsadbench.errors import ZsadError
 from zsadbench.running.plan import Plan, plan_cells, resolve
 from zsadbench.running.request import Request
 from zsadbench.support.guard import guard
-from zsadbench.training.loop import Progress, train
+from zsadbench.training.loop import TrainingProgress, train
 
 
-def train_missing(plan: Plan, request: Request, progress: Progress) -> Plan:
+def train_missing(plan: Plan, request: Request, progress: TrainingProgress) -> Plan:
     """Train what a run lacks, and plan it again; where a training fails, its cells fail for that reason."""
     if not plan.trainings:
         return plan

@@ -26,7 +26,7 @@ SAME = ("spec", "size", "activation", "pos_embed")  # what an encoder must have 
 STAR = "*"  # random weights
 
 
-class Cell(NamedTuple):
+class Cost(NamedTuple):
     """One number of the table."""
 
     column: str
@@ -36,12 +36,12 @@ class Cell(NamedTuple):
     mark: str = ""  # printed behind the value: a spread, a batch size, a leak, categories that lack
 
 
-class Row(NamedTuple):
+class MethodCosts(NamedTuple):
     """One method on one device."""
 
     record: EfficiencyRecord
     texts: tuple[str, ...]  # method, setting, encoder
-    cells: tuple[Cell, ...]
+    cells: tuple[Cost, ...]
 
 
 def render(
@@ -56,7 +56,7 @@ def render(
     rows = [*collect([record for record in efficiency if record.status == "done"], records, library)]
     if format == "csv":
         return _csv(rows)
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[MethodCosts]] = {}
     for row in rows:
         groups.setdefault(device(row.record), []).append(row)
     sheets = [_sheet(f"Efficiency on {device}", group) for device, group in groups.items()]
@@ -76,7 +76,7 @@ def device(record: EfficiencyRecord) -> str:
 
 def collect(
     efficiency: Sequence[EfficiencyRecord], records: Sequence[Record], library: Library | None = None
-) -> Iterator[Row]:
+) -> Iterator[MethodCosts]:
     """Yield one row per finished measurement, sorted as in other tables. Raises RecordError as `arrange`."""
     cards = {listing.name: listing.card for listing in datasets.available() if listing.card}
     quality = _Quality(records, cards)
@@ -90,10 +90,10 @@ def collect(
         size = f", {record.encoder['size']} px" if record.encoder else ""
         encoder = f"{record.encoder.get('spec', DASH)}{size}"
         texts = title + (STAR if record.random_weights else ""), setting, encoder
-        yield Row(record, texts, (*_efficiency(record, library), *quality.cells(record)))
+        yield MethodCosts(record, texts, (*_efficiency(record, library), *quality.cells(record)))
 
 
-def _efficiency(record: EfficiencyRecord, library: Library | None) -> Iterator[Cell]:
+def _efficiency(record: EfficiencyRecord, library: Library | None) -> Iterator[Cost]:
     training, first, best = record.training, record.timings[0], record.best
 
     def printed(metric: str) -> Found | None:
@@ -101,18 +101,18 @@ def _efficiency(record: EfficiencyRecord, library: Library | None) -> Iterator[C
             return None
         return library.efficiency(record.method, record.encoder.get("spec", ""), record.encoder.get("size"), metric)
 
-    yield Cell("params M", record.parameters / 1e6, 1)
-    yield Cell("trained M", record.trained_parameters / 1e6, 3)
-    yield Cell("train GB", _gigabytes(record, training.peak_bytes) if training else None, 2, printed("train_memory_gb"))
-    yield Cell("min/epoch", training.minutes_per_epoch if training else None, 2, printed("epoch_time_min"))
-    yield Cell("later epochs", training.later_minutes_per_epoch if training else None, 2)
-    yield Cell("infer GB", _gigabytes(record, first.peak_bytes), 2)
+    yield Cost("params M", record.parameters / 1e6, 1)
+    yield Cost("trained M", record.trained_parameters / 1e6, 3)
+    yield Cost("train GB", _gigabytes(record, training.peak_bytes) if training else None, 2, printed("train_memory_gb"))
+    yield Cost("min/epoch", training.minutes_per_epoch if training else None, 2, printed("epoch_time_min"))
+    yield Cost("later epochs", training.later_minutes_per_epoch if training else None, 2)
+    yield Cost("infer GB", _gigabytes(record, first.peak_bytes), 2)
     spread = f"[{first.p10_ms:.1f} to {first.p90_ms:.1f}]"
-    yield Cell("ms/image", first.median_ms, 1, printed("latency_ms"), spread)
-    yield Cell("images/s", best.images_per_second, 1, mark=f"at {best.batch}")
-    yield Cell("GFLOP/image", record.flops / 1e9 if record.flops else None, 1)
-    yield Cell("% of peak", 100 * record.fraction_of_peak if record.fraction_of_peak else None, 1)
-    yield Cell("encoder %", 100 * record.encoder_fraction if record.encoder_fraction else None, 1)
+    yield Cost("ms/image", first.median_ms, 1, printed("latency_ms"), spread)
+    yield Cost("images/s", best.images_per_second, 1, mark=f"at {best.batch}")
+    yield Cost("GFLOP/image", record.flops / 1e9 if record.flops else None, 1)
+    yield Cost("% of peak", 100 * record.fraction_of_peak if record.fraction_of_peak else None, 1)
+    yield Cost("encoder %", 100 * record.encoder_fraction if record.encoder_fraction else None, 1)
 
 
 def _gigabytes(record: EfficiencyRecord, peak: int | None) -> float | None:
@@ -129,7 +129,7 @@ class _Quality:
         self.names = name_methods(settled)
         self.tables: list[Table] = arrange(settled, "dataset", cards, None) if settled else []
 
-    def cells(self, efficiency: EfficiencyRecord) -> Iterator[Cell]:
+    def cells(self, efficiency: EfficiencyRecord) -> Iterator[Cost]:
         """Yield the quality of the same method, options and encoder on every dataset."""
         names = {
             self.names[identity(record)]
@@ -143,22 +143,24 @@ class _Quality:
             for column in QUALITY:
                 yield self._cell(table, line, column)
 
-    def _cell(self, table: Table, line: Line | None, column: Column) -> Cell:
+    def _cell(self, table: Table, line: Line | None, column: Column) -> Cost:
         title = f"{table.title} {words.label(column)}"
         if line is None:
-            return Cell(title, None, 1)
+            return Cost(title, None, 1)
         value = line.values[column]
         gap = words.gap(value, line)
-        return Cell(title, value.percent, 1, mark=" ".join([*words.marks(line), *([f"[{gap}]"] if gap else [])]))
+        return Cost(title, value.percent, 1, mark=" ".join([*words.marks(line), *([f"[{gap}]"] if gap else [])]))
 
 
-def _notes(rows: Sequence[Row], efficiency: Sequence[EfficiencyRecord], library: Library | None) -> Iterator[str]:
+def _notes(
+    rows: Sequence[MethodCosts], efficiency: Sequence[EfficiencyRecord], library: Library | None
+) -> Iterator[str]:
     if rows:
         yield from _notes_on_rows(rows, library)
     yield from (f"{record.method}: {record.reason}" for record in efficiency if record.status != "done")
 
 
-def _notes_on_rows(rows: Sequence[Row], library: Library | None) -> Iterator[str]:
+def _notes_on_rows(rows: Sequence[MethodCosts], library: Library | None) -> Iterator[str]:
     records = [row.record for row in rows]
     yield from dict.fromkeys(f"Timed: {record.timed}" for record in records)
     yield (
@@ -179,7 +181,7 @@ def _notes_on_rows(rows: Sequence[Row], library: Library | None) -> Iterator[str
         yield from _sources(rows, library)
 
 
-def _sources(rows: Sequence[Row], library: Library) -> Iterator[str]:
+def _sources(rows: Sequence[MethodCosts], library: Library) -> Iterator[str]:
     found = [(row.texts[0], cell.published) for row in rows for cell in row.cells if cell.published]
     places = sorted({(number.source, number.table) for _, (number, _) in found})
     if places:
@@ -196,7 +198,7 @@ def _training_notes(records: Sequence[EfficiencyRecord]) -> Iterator[str]:
         )
 
 
-def _text(cell: Cell) -> str:
+def _text(cell: Cost) -> str:
     value = DASH if cell.value is None else f"{cell.value:.{cell.digits}f}"
     published = ""
     if cell.published:
@@ -204,7 +206,7 @@ def _text(cell: Cell) -> str:
     return " ".join(filter(None, [value, cell.mark, published]))
 
 
-def _sheet(title: str, rows: Sequence[Row]) -> Sheet:
+def _sheet(title: str, rows: Sequence[MethodCosts]) -> Sheet:
     """Return the sheet of one device, without columns that have no value in it."""
     columns = [cells for cells in zip(*(row.cells for row in rows), strict=True) if any(map(_is_filled, cells))]
     head = ("Method", "Setting", "Encoder", *(cells[0].column for cells in columns))
@@ -212,11 +214,11 @@ def _sheet(title: str, rows: Sequence[Row]) -> Sheet:
     return Sheet(title, head, len(rows[0].texts), tuple(lines))
 
 
-def _is_filled(cell: Cell) -> bool:
+def _is_filled(cell: Cost) -> bool:
     return cell.value is not None or cell.published is not None
 
 
-def _csv(rows: Sequence[Row]) -> str:
+def _csv(rows: Sequence[MethodCosts]) -> str:
     columns = [cell.column for cell in rows[0].cells] if rows else []
     facts = ["method", "setting", "encoder", "random weights", "device"]
     lines = []

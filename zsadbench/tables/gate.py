@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from zsadbench.analysis.gate import Baseline, Change
+from zsadbench.analysis.gate import Baseline, GateLine
 from zsadbench.errors import counted
 from zsadbench.tables import sheet
 from zsadbench.tables.sheet import DASH, Sheet
@@ -12,7 +12,7 @@ from zsadbench.tables.sheet import DASH, Sheet
 HEAD = ("", "Cell", "Metric", "Baseline", "Now", "Change")
 
 
-def render(changes: Sequence[Change], baseline: Baseline) -> str:
+def render(changes: Sequence[GateLine], baseline: Baseline) -> str:
     """Return the diff as Markdown: what moved and by how much, which cells are missing or new, and the verdict."""
     failed = sum(change.fails for change in changes)
     moved = sum(change.verdict == "moved" for change in changes)
@@ -23,7 +23,7 @@ def render(changes: Sequence[Change], baseline: Baseline) -> str:
     return f"{table}Gate over {counted(len(baseline.cells), 'cell')}: {verdict}{within}."
 
 
-def _texts(change: Change) -> list[str]:
+def _texts(change: GateLine) -> list[str]:
     before, now = change.before, change.now
     difference = f"{100 * (now - before):+.2f}" if before is not None and now is not None else DASH
     if not change.metric:

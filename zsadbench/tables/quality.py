@@ -30,7 +30,7 @@ LEVELS = ("dataset", "category")
 SIDE_BY_SIDE = 2  # datasets; at seven metrics each, what a landscape page or a two-column spread holds
 
 
-class Row(NamedTuple):
+class Number(NamedTuple):
     """One number of the tidy table: a line of the CSV format."""
 
     method: str  # CLI name, with what tells it from another row of that name
@@ -58,7 +58,7 @@ def rows(
     *,
     cards: Mapping[str, DatasetCard] | None = None,
     library: Library | None = None,
-) -> list[Row]:
+) -> list[Number]:
     """Return the numbers of some records: of each category (at that level) and of each dataset. Raises RecordError."""
     return _tidy(arrange(settle(records), level, _shipped_cards() if cards is None else cards, library))
 
@@ -96,7 +96,7 @@ def render(
         tables = resamples.beside(tables, records)
     if format == "csv":
         optional = [*(("low", "high") if resamples is not None else ()), *(("std", "n_seeds") if seeds else ())]
-        fields = [name for name in Row._fields if name not in Row._field_defaults or name in optional]
+        fields = [name for name in Number._fields if name not in Number._field_defaults or name in optional]
         return sheet.tidy_csv(fields, ([getattr(row, name) for name in fields] for row in _tidy(tables)))
     below = {table.dataset: words.notes_below(table, records) for table in tables}
     notes = words.notes(tables, records, name_methods(records), library)
@@ -115,7 +115,7 @@ def _shipped_cards() -> dict[str, DatasetCard]:
     return {listing.name: listing.card for listing in datasets.available() if listing.card}
 
 
-def _tidy(tables: Iterable[Table]) -> list[Row]:
+def _tidy(tables: Iterable[Table]) -> list[Number]:
     return [
         _row(table, line, column, value)
         for table in tables
@@ -124,9 +124,9 @@ def _tidy(tables: Iterable[Table]) -> list[Row]:
     ]
 
 
-def _row(table: Table, line: Line, column: Column, value: Value) -> Row:
+def _row(table: Table, line: Line, column: Column, value: Value) -> Number:
     number = value.published.number
-    return Row(
+    return Number(
         line.name.cli,
         table.dataset,
         words.category(line.category),

@@ -15,7 +15,7 @@ from zsadbench.analysis import across
 from zsadbench.analysis.differences import Differences, compare
 from zsadbench.analysis.intervals import Resamples
 from zsadbench.analysis.rows import name_methods
-from zsadbench.analysis.significance import ALPHA, FEWEST_BLOCKS, NothingToCompare, Ranking, analyse
+from zsadbench.analysis.significance import ALPHA, FEWEST_BLOCKS, MethodRanking, NothingToCompare, analyse
 from zsadbench.metrics import Column
 from zsadbench.records.results import Record
 from zsadbench.tables import sheet, words
@@ -31,7 +31,7 @@ def render(records: Sequence[Record], resamples: Resamples, format: str = "md") 
     `resamples` must hold the records' runs. Raises RecordError where no metric can be compared or files are missing,
     MissingDependency without the extra `report`.
     """
-    rankings: list[Ranking] = []
+    rankings: list[MethodRanking] = []
     differences: list[Differences] = []
     problems: dict[str, None] = {}
     for column in metrics.columns():
@@ -59,7 +59,7 @@ def render(records: Sequence[Record], resamples: Resamples, format: str = "md") 
     return (sheet.latex if format == "latex" else sheet.markdown)(sheets)
 
 
-def _ranks(rankings: Sequence[Ranking]) -> Sheet:
+def _ranks(rankings: Sequence[MethodRanking]) -> Sheet:
     """One line a method, in the order of the first metric; one column a metric."""
     first = rankings[0]
     body = []
@@ -75,7 +75,7 @@ def _ranks(rankings: Sequence[Ranking]) -> Sheet:
     return Sheet("Average ranks", head, 2, tuple(map(sheet.row, body)), tuple(_rank_notes(rankings)))
 
 
-def _rank_notes(rankings: Sequence[Ranking]) -> Iterator[str]:
+def _rank_notes(rankings: Sequence[MethodRanking]) -> Iterator[str]:
     blocks: dict[tuple[int, str], list[str]] = {}
     for one in rankings:
         kind = "datasets" if one.kind == "dataset" else "categories"
@@ -122,7 +122,7 @@ def _pairs(one: Differences, title: str) -> Sheet:
     return Sheet(f"{title}: differences in {_label(one)}", head, 2, tuple(rows), tuple(notes))
 
 
-def _label(one: Ranking | Differences) -> str:
+def _label(one: MethodRanking | Differences) -> str:
     return words.label((one.level, one.metric))
 
 
@@ -132,7 +132,7 @@ def _p(p: float | None) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _csv(rankings: Sequence[Ranking], differences: Sequence[Differences]) -> str:
+def _csv(rankings: Sequence[MethodRanking], differences: Sequence[Differences]) -> str:
     lines: list[tuple[object, ...]] = [line for ranking in rankings for line in _rank_rows(ranking)]
     for one in differences:
         place = one.dataset, one.level, one.metric
@@ -142,7 +142,7 @@ def _csv(rankings: Sequence[Ranking], differences: Sequence[Differences]) -> str
     return sheet.tidy_csv(FIELDS, lines)
 
 
-def _rank_rows(one: Ranking) -> Iterator[tuple[object, ...]]:
+def _rank_rows(one: MethodRanking) -> Iterator[tuple[object, ...]]:
     """Yield the ranks and tests of one metric; values of pairs are differences of average ranks."""
     place = "", one.level, one.metric
     for name, setting, rank in zip(one.names, one.settings, one.average_ranks, strict=True):

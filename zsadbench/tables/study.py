@@ -17,7 +17,7 @@ from zsadbench.metrics import Column
 from zsadbench.records import published
 from zsadbench.records.published import Number
 from zsadbench.records.results import MEAN, Record
-from zsadbench.running.studies import Job, Study, printed
+from zsadbench.running.studies import Study, StudyJob, printed
 from zsadbench.tables import sheet, words
 from zsadbench.tables.sheet import FORMATS, Sheet
 
@@ -38,12 +38,12 @@ class Entry(NamedTuple):
 class Run(NamedTuple):
     """A job with its results."""
 
-    job: Job
+    job: StudyJob
     records: list[Record]
     table: Table
 
 
-def render(study: Study, jobs: Sequence[Job], format: str = "md") -> str:
+def render(study: Study, jobs: Sequence[StudyJob], format: str = "md") -> str:
     """Return a study's table as text in a format: "md", "latex" or "csv" (one number a line, every digit).
 
     Raises UnknownName for another format, RecordError where there are no results.
@@ -84,7 +84,7 @@ def differences(run: Run) -> list[str]:
     return found
 
 
-def _collect(study: Study, job: Job, cards: Mapping[str, DatasetCard]) -> Run:
+def _collect(study: Study, job: StudyJob, cards: Mapping[str, DatasetCard]) -> Run:
     records = job.records()
     if not records:
         raise RecordError(f"study {study.name}, row {job.row.label!r}: there are no results in {job.request.out}.")

@@ -128,4 +128,4 @@ class _WatchedStore(loading.ChunkStore):
 def _batch(images: Tensor, category: Category) -> tuple[_WatchedStore, loading.ImageBatch]:
     rows = {Path(f"image_{i}.png"): image for i, image in enumerate(images)}
     store = _WatchedStore(tuple(rows), len(rows), rows.__getitem__, images.device)
-    return store, loading.positions(store, category, 0, len(rows))
+    return store, loading.batch_of(store, category, 0, len(rows))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from safetensors.torch import save_file
 
 from zsadbench import methods
-from zsadbench.protocol import Protocol
+from zsadbench.protocol import EvaluationProtocol
 from zsadbench.records.results import Record
 from zsadbench.running import runner
 from zsadbench.running.plan import make_plan
@@ -96,7 +96,7 @@ def measure(request: TrainRequest, target: str) -> Outcome:
         checkpoints={name: out / "untrained.safetensors"},
         changes={name: request.changes},
         device=request.device,
-        protocol=Protocol(precision=request.precision),
+        protocol=EvaluationProtocol(precision=request.precision),
     )
     after = replace(run, out=out / "after", checkpoints={name: out / "trained" / checkpoints.WEIGHTS})
     stages = tuple(StageCourse(tuple(losses), tuple(seconds)) for losses, seconds in course.stages)

@@ -12,7 +12,7 @@ from zsadbench.datasets import Dataset, Sample
 from zsadbench.encoders import checks
 from zsadbench.errors import DataError
 from zsadbench.methods import TrainableMethod
-from zsadbench.protocol import Protocol
+from zsadbench.protocol import EvaluationProtocol
 from zsadbench.recipes import TrainRecipe
 from zsadbench.support import files, source
 from zsadbench.training import request as train_request
@@ -101,7 +101,7 @@ def _samples(dataset: Dataset, request: TrainRequest) -> tuple[Sample, ...]:
             f"dataset {dataset.name} has no masks, but {request.method} is trained on them; choose a dataset with "
             "masks, such as those of `zsadbench list datasets` that are measured per pixel."
         )
-    protocol = Protocol(order="dataset", seed=request.seed, limit=request.limit)
+    protocol = EvaluationProtocol(order="dataset", seed=request.seed, limit=request.limit)
     samples = [
         sample
         for category in dataset.categories()

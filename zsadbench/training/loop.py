@@ -40,7 +40,7 @@ class Diverged(ZsadError):
     """A loss or weight that is no finite number."""
 
 
-class Progress(typing.Protocol):
+class TrainingProgress(typing.Protocol):
     """What a training tells while it works; the command line draws a bar from it."""
 
     def begin(self, label: str, steps: int, done: int) -> None:
@@ -53,8 +53,8 @@ class Progress(typing.Protocol):
         """Report the mean loss, time and memory of an epoch."""
 
 
-class Silent:
-    """A Progress that tells nothing."""
+class SilentTraining:
+    """A TrainingProgress that tells nothing."""
 
     def begin(self, label: str, steps: int, done: int) -> None:
         """Show nothing."""
@@ -80,7 +80,7 @@ class Position:
 
 def train(
     request: TrainRequest,
-    progress: Progress,
+    progress: TrainingProgress,
     *,
     save_every: int = SAVE_EVERY,
     memory_budget: int | None = MEMORY_BUDGET,
@@ -100,7 +100,7 @@ def train(
     return request.out
 
 
-def run_job(job: Job, progress: Progress, *, save_every: int, memory_budget: int | None) -> Position:
+def run_job(job: Job, progress: TrainingProgress, *, save_every: int, memory_budget: int | None) -> Position:
     """Run the steps of a job from its last saved state to its end, and return the final position.
 
     Nothing but that state is written. Raises DataError; Diverged when the loss is no number.
@@ -122,7 +122,7 @@ def run_job(job: Job, progress: Progress, *, save_every: int, memory_budget: int
 class _Loop:
     """The steps of a job from its last saved state to its end."""
 
-    def __init__(self, job: Job, data: TrainingData, progress: Progress, save_every: int) -> None:
+    def __init__(self, job: Job, data: TrainingData, progress: TrainingProgress, save_every: int) -> None:
         self.job, self.data, self.progress, self.save_every = job, data, progress, save_every
         self.method, self.recipe, self.device = job.method, job.method.recipe, job.request.device
         assert self.method.trained is not None
