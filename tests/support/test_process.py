@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from zsadbench.support import process, sources
+from zsadbench.support import process, traces
 
 ROOT = Path(process.__file__).parents[2]
 
@@ -65,12 +65,12 @@ def raised(source: str, file: str) -> BaseException:
 def test_an_error_is_placed_at_the_plugins_own_line_in_the_users_words(toys, tmp_path, monkeypatch):
     source = "import json\ndef predict():\n    return json.loads('{')\npredict()"
     error = raised(source, str(toys / "methods/m6.py"))
-    assert sources.sentence(error).endswith(f"(at {toys.name}/methods/m6.py:3)")
+    assert traces.sentence(error).endswith(f"(at {toys.name}/methods/m6.py:3)")
     monkeypatch.chdir(toys.parent)
-    assert f"(at {toys.name}/methods/m6.py:3)" in sources.sentence(error)
+    assert f"(at {toys.name}/methods/m6.py:3)" in traces.sentence(error)
     monkeypatch.chdir(toys)
-    assert sources.report(error).splitlines()[0].endswith("(at methods/m6.py:3)")
-    assert str(tmp_path) not in sources.report(error) and sys.prefix not in sources.report(error)
+    assert traces.report(error).splitlines()[0].endswith("(at methods/m6.py:3)")
+    assert str(tmp_path) not in traces.report(error) and sys.prefix not in traces.report(error)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,6 @@ def test_an_error_is_placed_at_the_plugins_own_line_in_the_users_words(toys, tmp
     ],
 )
 def test_any_error_has_a_first_line_that_says_what_it_is_and_an_end(source, words):
-    text = sources.report(raised(source, "/somewhere/else/file.py"))
+    text = traces.report(raised(source, "/somewhere/else/file.py"))
     assert words in text.splitlines()[0]
     assert len(text) < 30_000 and len(text.splitlines()) <= sources.LINES + 2

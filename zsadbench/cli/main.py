@@ -45,7 +45,7 @@ from zsadbench.cli.options import (
 )
 from zsadbench.cli.table import TableFormat
 from zsadbench.errors import DataError, UsageError, ZsadError, counted
-from zsadbench.support import process, sources
+from zsadbench.support import process, traces
 from zsadbench.support.guard import Crash
 
 
@@ -61,7 +61,7 @@ class Commands(TyperGroup):
             say(process.sentence(number))
             raise typer.Exit(process.exit_code(number)) from None
         except (SystemExit, GeneratorExit) as error:  # of a plugin: it must not end the command as if all was well
-            raise Crash(sources.report(error)) from error
+            raise Crash(traces.report(error)) from error
 
 
 app = typer.Typer(

@@ -26,7 +26,7 @@ from zsadbench.running.evaluation import GroundTruth, evaluate, finished_maps
 from zsadbench.running.loading import ChunkStore, ImageBatch, batch_of, scored_batches
 from zsadbench.running.plan import Cell, standing
 from zsadbench.running.request import Request
-from zsadbench.support import files, sources
+from zsadbench.support import files, traces
 from zsadbench.support.guard import guard
 from zsadbench.support.meters import clock
 from zsadbench.support.spill import Parked, Spill
@@ -108,7 +108,7 @@ def _checked(method: Method, batch: ImageBatch) -> Prediction:
     try:
         check_prediction(prediction, batch, method.name)
     except ContractError as error:
-        raise ContractError(f"{error} (predict at {sources.of(type(method).predict)})") from error
+        raise ContractError(f"{error} (predict at {traces.of(type(method).predict)})") from error
     return prediction
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from zsadbench.errors import ZsadError
-from zsadbench.support import process, sources
+from zsadbench.support import process, traces
 from zsadbench.support.shared_state import Settings, visit
 
 SEARCH = 10.0  # seconds that looking for a line may take
@@ -87,7 +87,7 @@ def call(
 
 
 def _harm(plugin: Plugin, changed: Sequence[str], line: str) -> Harm:
-    where = f" at {line}" if line else f" in {sources.spoken(inspect.getfile(plugin.kind))}"
+    where = f" at {line}" if line else f" in {traces.spoken(inspect.getfile(plugin.kind))}"
     more = f", and {len(changed) - 3} things more" if len(changed) > 3 else ""
     return Harm(
         f"method {plugin.name} changed {', '.join(changed[:3])}{more}{where}. Others use it too: work on a copy "
@@ -103,7 +103,7 @@ def line_that_changes(action: Callable[[], Any], changed: Callable[[], Any]) -> 
     found: list[tuple[str, int]] = []
     last: list[tuple[str, int]] = []
     end = time.monotonic() + SEARCH
-    is_plugin = cache(partial(sources.is_below, sources=sources.plugin_sources()))
+    is_plugin = cache(partial(traces.is_below, sources=traces.plugin_sources()))
 
     def enter(frame: FrameType, event: str, argument: Any) -> Any:
         if not is_plugin(frame.f_code.co_filename):
@@ -131,7 +131,7 @@ def line_that_changes(action: Callable[[], Any], changed: Callable[[], Any]) -> 
     finally:
         sys.settrace(tracers[0])
         threading.settrace(tracers[1])
-    return sources.spoken_line(*found[0]) if found else ""
+    return traces.spoken_line(*found[0]) if found else ""
 
 
 class _Enough(BaseException):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from zsadbench.errors import NeedsCheckpoint, RecordError, ZsadError
-from zsadbench.support import process, sources
+from zsadbench.support import process, traces
 
 
 class Crash(ZsadError):
@@ -30,7 +30,7 @@ def guard(action: Callable[[], Any], fail_fast: bool) -> Any:
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and process.is_users(error):
             raise
-        problem = Crash(sources.report(error))
+        problem = Crash(traces.report(error))
         problem.__cause__ = error
     if fail_fast:
         raise problem
@@ -39,9 +39,9 @@ def guard(action: Callable[[], Any], fail_fast: bool) -> Any:
 
 def _placed(error: ZsadError) -> ZsadError:
     """Say in the error which line of a plugin it came through, if any; an error without words gets some."""
-    where = sources.plugin_line(error)
+    where = traces.plugin_line(error)
     if not str(error).strip():
-        error.args = (sources.sentence(error),)
+        error.args = (traces.sentence(error),)
     elif where:
         error.args = (f"{error} (at {where})",)
     return error

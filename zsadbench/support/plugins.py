@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from zsadbench.errors import MissingDependency, PluginError, UnknownName, UsageError
-from zsadbench.support import process, sources
+from zsadbench.support import process, traces
 
 Plugin = TypeVar("Plugin")
 Source = Path | EntryPoint  # a plugin's file, its folder's __init__.py, or what an installed package registers
@@ -100,7 +100,7 @@ def load(package: str, name: str) -> ModuleType:
         if isinstance(error, KeyboardInterrupt) and process.is_users(error):
             raise
         raise PluginError(
-            f"{package} plugin {name!r} ({origin}) failed to import: {sources.sentence(error)}."
+            f"{package} plugin {name!r} ({origin}) failed to import: {traces.sentence(error)}."
         ) from error
 
 
