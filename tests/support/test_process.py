@@ -89,4 +89,4 @@ def test_an_error_is_placed_at_the_plugins_own_line_in_the_users_words(toys, tmp
 def test_any_error_has_a_first_line_that_says_what_it_is_and_an_end(source, words):
     text = traces.report(raised(source, "/somewhere/else/file.py"))
     assert words in text.splitlines()[0]
-    assert len(text) < 30_000 and len(text.splitlines()) <= sources.LINES + 2
+    assert len(text) < 30_000 and len(text.splitlines()) <= traces.LINES + 2

@@ -30,7 +30,7 @@ SHARED = (  # modules and wings that decide the numbers of records and of traini
 )
 RESULTS = (
     *SHARED, "metrics",
-    *(f"support/{name}.py" for name in ("calls", "installed", "process", "shared_state", "sources")),
+    *(f"support/{name}.py" for name in ("calls", "installed", "process", "shared_state", "traces")),
     *(f"running/{name}.py" for name in ("cells", "contract", "evaluation", "isolation", "loading", "runner")),
 )  # fmt: skip
 TRAININGS = (*SHARED, "recipes.py", *(f"training/{name}.py" for name in ("augment", "data", "job", "loop")))
