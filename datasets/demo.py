@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from zsadbench.data import layouts, procedural
@@ -107,10 +109,10 @@ def _draw_category(folder: Path, category: str, composition: Composition) -> Non
         for i in range(composition.per_defect):
             picture = procedural.render(category, seed, defect)
             _save(folder / "test" / defect / f"{i:03}.png", picture.image)
-            _save(folder / "ground_truth" / defect / f"{i:03}_mask.png", picture.mask.astype("uint8") * 255)
+            _save(folder / "ground_truth" / defect / f"{i:03}_mask.png", picture.mask.astype(np.uint8) * 255)
             seed += 1
 
 
-def _save(path: Path, pixels: object) -> None:
+def _save(path: Path, pixels: NDArray[np.uint8]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)

@@ -115,7 +115,8 @@ class Acr(TrainableMethod):
         for real, drawn in zip(tokens.split(at_once, dim=1), noise.split(at_once, dim=1), strict=True):
             tasks = with_pseudo_anomalies(real.transpose(0, 1), drawn.transpose(0, 1), self.config.noise)
             found.append(network(tasks)[:, : len(tokens)])
-        return torch.cat(found).mT.unflatten(1, (side, side))
+        maps: Tensor = torch.cat(found).mT.unflatten(1, (side, side))
+        return maps
 
     def normalised(self, maps: Tensor) -> Prediction:
         """Scale maps [N, g, g] so that finished ones span 0..1; scores are the finished maps' maxima (§Map)."""

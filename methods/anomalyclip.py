@@ -178,7 +178,8 @@ class AnomalyClip(TrainableMethod):
 
     def image_logits(self, features: Features, text: Tensor) -> Tensor:
         """Return the scaled cosines of the images with text [2, J]: [B, 2] [normal, abnormal] (§Image score)."""
-        return unit(self.image_embedding(features)) @ text.T / self.config.temperature
+        logits: Tensor = unit(self.image_embedding(features)) @ text.T / self.config.temperature
+        return logits
 
     def image_embedding(self, features: Features) -> Tensor:
         """Return the projected class token, as a rule without the norm that CLIP has there: [B, J] (§Image side)."""

@@ -16,7 +16,14 @@ from torch import Tensor
 
 from zsadbench.components.image_scores import minmax
 from zsadbench.components.postprocess import resize_maps
-from zsadbench.components.similarity import CategoryText, TextSource, abnormal_logit, nearest_distance, unit
+from zsadbench.components.similarity import (
+    CategoryText,
+    TextSource,
+    abnormal_logit,
+    joint_width,
+    nearest_distance,
+    unit,
+)
 from zsadbench.components.stage_layers import StageLayers, stage_losses, stage_map
 from zsadbench.datasets import Category
 from zsadbench.encoders.base import Encoder
@@ -106,7 +113,7 @@ class AprilGan(TrainableMethod):
 
     def new_module(self) -> StageLayers:
         """Return one linear layer a stage (§Image side, §Checkpoints)."""
-        return StageLayers(len(self.layers), self.encoder.width, self.encoder.joint_width)
+        return StageLayers(len(self.layers), self.encoder.width, joint_width(self.encoder))
 
     def draw(self, module: StageLayers, generator: torch.Generator) -> None:
         """Draw layers as torch's `Linear` does by default (§Image side)."""

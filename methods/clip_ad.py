@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any, Literal
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from zsadbench.components.image_scores import Evidence, ImageScore, crop_abnormal, fuse
 from zsadbench.components.postprocess import finish, resize_maps
-from zsadbench.components.similarity import CategoryText, TextSource, abnormal_logit, unit
+from zsadbench.components.similarity import CategoryText, TextSource, abnormal_logit, joint_width, unit
 from zsadbench.components.stage_layers import StageLayers, stage_losses, stage_map
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
@@ -162,12 +163,10 @@ class ClipAd(TrainableMethod):
 
     def new_module(self) -> StageLayers:
         """Return SDP+'s layers of every stage, used or not; SDP has none."""
+        config, widths = self.config, (self.encoder.width, joint_width(self.encoder))
         if not self.plus:
-            return StageLayers(0, self.encoder.width, self.encoder.joint_width)
-        config = self.config
-        return StageLayers(
-            config.stages, self.encoder.width, self.encoder.joint_width, config.mapping_layers, config.mapping_relu
-        )
+            return StageLayers(0, *widths)
+        return StageLayers(config.stages, *widths, config.mapping_layers, config.mapping_relu)
 
     def draw(self, module: StageLayers, generator: torch.Generator) -> None:
         """Draw layers as torch's `Linear` does by default."""
@@ -213,8 +212,9 @@ class ClipAd(TrainableMethod):
     def surgery_maps(self, features: Features, text: Tensor) -> Tensor:
         """Return the summed surgery maps of the used stages: [B, g, g] (§Map)."""
         tokens = (unit(self.stage_tokens(features, self.stages[i])) for i in self.used)
-        summed = sum(surgery(stage, text, self.config.cls_temperature) for stage in tokens)
-        return summed[:, 1:].unflatten(1, (self.encoder.grid, self.encoder.grid))
+        summed = reduce(torch.add, (surgery(stage, text, self.config.cls_temperature) for stage in tokens))
+        maps: Tensor = summed[:, 1:].unflatten(1, (self.encoder.grid, self.encoder.grid))
+        return maps
 
     def mapped(self, features: Features, stage: int, text: Tensor) -> Tensor:
         """Return the map of the i-th stage's trained layers: [B, S, S] in 0..1; text: [2, J] or [B, 2, J] (§Map)."""
@@ -229,15 +229,17 @@ class ClipAd(TrainableMethod):
 
     def stage_tokens(self, features: Features, stage: range) -> Tensor:
         """Return CLIP's class token and a stage's surgery patches in the joint space: [B, 1 + L, J] (§Image side)."""
-        patches = self.encoder.project(sum(features.vv(layer)[:, self.encoder.prefixes :] for layer in stage))
-        return torch.cat([self._class_token(features, stage[-1])[:, None], patches], dim=1)
+        patches = reduce(torch.add, (features.vv(layer)[:, self.encoder.prefixes :] for layer in stage))
+        token = self._class_token(features, stage[-1])
+        return torch.cat([token[:, None], self.encoder.project(patches)], dim=1)
 
     def _class_token(self, features: Features, layer: int) -> Tensor:
         """Return the class token that goes with the stage that ends at a layer, in the joint space: [B, J]."""
         if layer == self.encoder.depth:
             return features.embedding
         token = features.attended(layer + 1) if self._aliased(layer) else features.prefix(layer)
-        return self.encoder.project(token[:, 0])
+        projected: Tensor = self.encoder.project(token[:, 0])
+        return projected
 
     def _aliased(self, layer: int) -> bool:
         return self.config.official_aliasing and layer < self.encoder.depth
@@ -266,7 +268,7 @@ def _training_options(config: ClipAdPlusConfig) -> ClipAdPlusConfig:
 
 
 def rvs_parameters(config: ClipAdConfig) -> dict[str, Any]:
-    """Return the arguments of `vector_selection.select` that belong to the options' rule."""
+    """Return the arguments of `sentence_means.select` that belong to the options' rule."""
     by_rule: dict[str, dict[str, Any]] = {
         "kde": {"bandwidth": config.kde_bandwidth},
         "mean_shift": {"bandwidth": config.mean_shift_bandwidth},

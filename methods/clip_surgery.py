@@ -9,6 +9,7 @@ not anomalies: the default preset re-creates the baseline of the CLIP-AD paper, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from zsadbench.components import prompts
 from zsadbench.components.image_scores import Evidence, ImageScore, fuse, minmax
 from zsadbench.components.postprocess import finish
-from zsadbench.components.similarity import CategoryText, TextSource, abnormal_logit, unit
+from zsadbench.components.similarity import CategoryText, TextSource, abnormal_logit, text_tower, unit
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.errors import OptionError
@@ -84,7 +85,7 @@ class ClipSurgery(Method):
             )
         self.text = text or CategoryText(encoder, "clip_ad", noun=config.noun, ensemble=config.text_ensemble)
         if config.similarity == "empty_text":
-            self.empty = prompts.template_feature(encoder.text, prompts.get("clip_surgery").templates, "")  # [J]
+            self.empty = prompts.template_feature(text_tower(encoder), prompts.get("clip_surgery").templates, "")  # [J]
         self.align_corners, self.sigma = config.align_corners, config.sigma
         self.request = self._request()
 
@@ -114,7 +115,7 @@ class ClipSurgery(Method):
         if self.config.path == "original":
             patches = features.tokens(self.encoder.depth)
         else:
-            patches = sum(features.vv(layer)[:, prefixes:] for layer in layers)
+            patches = reduce(torch.add, (features.vv(layer)[:, prefixes:] for layer in layers))
             if self.config.start == "residual":
                 patches = patches + features.tokens(layers[0] - 1)
         return torch.cat([features.embedding[:, None], self.encoder.project(patches)], dim=1)

@@ -78,6 +78,8 @@ class Fiseclip(Method):
         "fi_unfiltered": FiseclipConfig(fusion="fi", image_score="map", filtering="none"),
     }
 
+    text: TextSource  # where the options read text
+
     @classmethod
     def reads_text(cls, config: FiseclipConfig) -> bool:
         """Tell whether SeCLIP's map or the class token is compared with text; unfiltered FiCLIP does without."""
@@ -91,9 +93,8 @@ class Fiseclip(Method):
         self.filters = self.matches and config.filtering != "none"
         self.reads_map = self.filters or config.fusion != "fi"  # whether anything uses SeCLIP's map
         self.reads_class_token = config.image_score != "map"
-        self.text = text
-        if text is None and self.reads_text(config):
-            self.text = CategoryText(encoder, "fiseclip", noun=config.noun)
+        if text is not None or self.reads_text(config):
+            self.text = text or CategoryText(encoder, "fiseclip", noun=config.noun)
         self.layers = config.layers or encoder.stages(4)
         self.proxy_layer = max(1, int(config.proxy_depth * encoder.depth + 0.5))
         self.request = self._request()
@@ -108,13 +109,18 @@ class Fiseclip(Method):
     def predict(self, batch: Batch) -> Prediction:
         """Score B images of a category: scores [B], maps [B, g, g]. Raises UsageError where matching sees one image."""
         features = batch.features(self.encoder, self.request)
-        semantic = self.semantic(features, self.text(batch.category)) if self.reads_map else None
-        patches = self.fuse(semantic, self.match(features, batch, semantic).scores) if self.matches else semantic
-        maps = patches.unflatten(1, (self.encoder.grid, self.encoder.grid))
+        maps = self.patch_scores(features, batch).unflatten(1, (self.encoder.grid, self.encoder.grid))
         scores = resize_maps(maps, self.encoder.size, self.align_corners).amax(dim=(1, 2))  # A15
         if self.reads_class_token:
             scores = scores + self.probability(unit(features.embedding), self.text(batch.category))
         return Prediction(scores, maps)
+
+    def patch_scores(self, features: Features, batch: Batch) -> Tensor:
+        """Return the scores of all patches, of the branches that the options choose: [B, L] (§Map)."""
+        if not self.reads_map:
+            return self.match(features, batch, None).scores.mean(dim=0)
+        semantic = self.semantic(features, self.text(batch.category))
+        return self.fuse(semantic, self.match(features, batch, semantic).scores) if self.matches else semantic
 
     def probability(self, features: Tensor, text: Tensor) -> Tensor:
         """Return the abnormal probability of unit features [..., J] with unit text [2, J]: [...]."""
@@ -143,10 +149,14 @@ class Fiseclip(Method):
             queries, keys, _ = proxy.qkv(proxy.norm1(_stream(features, self.proxy_layer - 1)))
             _, _, values = last.qkv(last.norm1(_stream(features, self.encoder.depth - 1)))
             queries = queries[:, :, self.encoder.prefixes :]
+            patches: Tensor
             if self.config.proxy_heads == "per_head":
-                return last.attend(queries, keys, values)
-            images = zip(queries.split(1), keys.split(1), values.split(1), strict=True)  # one by one: bounds memory
-            return last.out(torch.cat([proxy.attention(q, k).mean(dim=1, keepdim=True) @ v for q, k, v in images]))
+                patches = last.attend(queries, keys, values)
+            else:
+                images = zip(queries.split(1), keys.split(1), values.split(1), strict=True)  # one by one: bounds memory
+                means = [proxy.attention(q, k).mean(dim=1, keepdim=True) @ v for q, k, v in images]
+                patches = last.out(torch.cat(means))
+        return patches
 
     def match(self, features: Features, batch: Batch, semantic: Tensor | None) -> Matching:
         """Score the patches by those of the other images, in rounds that vote on the masks (§Map, Algorithm 1).
@@ -156,7 +166,7 @@ class Fiseclip(Method):
         others = mutual.other_images(batch.paths, self.name or "fiseclip")
         tokens = {layer: mutual.normalise(features.tokens(layer)) for layer in self.layers}
         found: dict[Step, Tensor] = {}
-        masks = [self.first_masks(semantic) if self.filters else self.no_masks(len(batch))]
+        masks = [self.no_masks(len(batch)) if semantic is None or not self.filters else self.first_masks(semantic)]
         for steps in rounds(self.config.filtering, self.layers, self.config.neighbourhoods):
             for layer, side in steps:
                 nearest = mutual.nearest_similarities(mutual.aggregate(tokens[layer], side), masks[-1])
@@ -168,13 +178,14 @@ class Fiseclip(Method):
 
     def first_masks(self, semantic: Tensor) -> Tensor:
         """Return where text calls a patch anomalous: [B, L] -> [B, L] bool (eq. 9)."""
-        return semantic > self.config.lambda_ * (1 - semantic)
+        masks: Tensor = semantic > self.config.lambda_ * (1 - semantic)
+        return masks
 
     def no_masks(self, count: int) -> Tensor:
         """Return masks of `count` images that mark no patch: [count, L] bool."""
         return torch.zeros(count, self.encoder.grid**2, dtype=torch.bool, device=self.encoder.device)
 
-    def fuse(self, semantic: Tensor | None, scores: Tensor) -> Tensor:
+    def fuse(self, semantic: Tensor, scores: Tensor) -> Tensor:
         """Return the final patch scores of SeCLIP's [B, L] and FiCLIP's [R, B, L]: [B, L] (A14)."""
         if self.config.fusion == "mean":
             return torch.cat([semantic[None], scores]).mean(dim=0)
@@ -182,13 +193,17 @@ class Fiseclip(Method):
         return (semantic + matching) / 2 if self.config.fusion == "half" else matching
 
     def _request(self) -> FeatureRequest:
-        depth, attention = self.encoder.depth, self.config.attention
+        depth = self.encoder.depth
         request = FeatureRequest(tokens=self.layers if self.matches else (), cls=self.reads_class_token)
         if not self.reads_map:
             return request
-        if attention == "proxy":
-            return request | FeatureRequest(tokens={self.proxy_layer - 1, depth - 1})
-        return request | FeatureRequest(**{attention: {depth}})
+        needs = {
+            "proxy": FeatureRequest(tokens={self.proxy_layer - 1, depth - 1}),
+            "vv": FeatureRequest(vv={depth}),
+            "qq": FeatureRequest(qq={depth}),
+            "kk": FeatureRequest(kk={depth}),
+        }
+        return request | needs[self.config.attention]
 
 
 def rounds(filtering: Filtering, layers: Sequence[int], sides: Sequence[int]) -> list[list[Step]]:

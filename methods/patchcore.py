@@ -9,6 +9,7 @@ up the coreset), the code's pooling over channels, ensembles.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -100,7 +101,7 @@ class PatchCore(Method):
         """
         features = batch.features(self.encoder, self.request)
         parts = [mutual.aggregate(features.tokens(layer), self.config.neighbourhood) for layer in self.layers]
-        return torch.cat(parts, dim=2) / len(parts) ** 0.5
+        return torch.cat(parts, dim=2) / math.sqrt(len(parts))
 
 
 def nearest_rows(patches: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:

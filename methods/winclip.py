@@ -125,7 +125,8 @@ class WinClip(Method):
         sequences = embedded[:, torch.cat([prefix, positions + self.encoder.prefixes], dim=1)].flatten(0, 1)
         parts = sequences.split(max(1, TOKENS_PER_PASS // sequences.shape[1]))
         encoded = torch.cat([self.encoder.encode_tokens(part) for part in parts])
-        return unit(encoded.float()).unflatten(0, (len(embedded), len(positions)))
+        windows: Tensor = unit(encoded.float()).unflatten(0, (len(embedded), len(positions)))
+        return windows
 
     def zero_shot_maps(self, views: Views, image: Tensor, text: Tensor) -> Tensor:
         """Return the harmonic mean of all scales' abnormal probabilities: [B, g, g] float32 (§Map).
@@ -150,11 +151,13 @@ class WinClip(Method):
             aggregate(nearest_distance(windows, remembered.flatten(0, 1)) / 2, cover)
             for windows, remembered, cover in zip(views.windows, memory.windows, self.covers, strict=True)
         ]
+        assert views.patches is not None and memory.patches is not None  # with shots, `views` returns them
         scales.append(nearest_distance(views.patches, memory.patches.flatten(0, 1)).double() / 2)
         return self._to_grid(torch.stack(scales).mean(dim=0))
 
     def _to_grid(self, patches: Tensor) -> Tensor:
-        return patches.float().unflatten(1, (self.encoder.grid, self.encoder.grid))
+        grid: Tensor = patches.float().unflatten(1, (self.encoder.grid, self.encoder.grid))
+        return grid
 
 
 def window_positions(grid: int, scale: int) -> Tensor:

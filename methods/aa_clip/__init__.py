@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Literal, NamedTuple
 
 import torch
@@ -158,7 +159,7 @@ class AaClip(TrainableMethod):
 
     def new_module(self) -> Adapters:
         """Return the adapters of both towers."""
-        widths = Widths(self.encoder.width, self.text.width, self.encoder.joint_width)
+        widths = Widths(self.encoder.width, self.text.width, self.text.joint_width)
         return Adapters(widths, len(self.levels), self.image_until, self.text_until, self.config.relu)
 
     def draw(self, module: Adapters, generator: torch.Generator) -> None:
@@ -182,7 +183,7 @@ class AaClip(TrainableMethod):
     def raw(self, batch: Batch, text: Tensor) -> Raw:
         """Return what predictions are made of; text: unit rows [2, J] (§Map, §Image score, §Smoothing)."""
         segmentation, detection = self.encode_images(batch.images)
-        logits = sum(abnormal_logit(tokens, text, self.config.logit_scale) for tokens in segmentation)
+        logits = reduce(torch.add, (abnormal_logit(tokens, text, self.config.logit_scale) for tokens in segmentation))
         grid = ((logits + len(segmentation)) / 2).unflatten(1, (self.encoder.grid, self.encoder.grid))
         maps = gaussian_blur(grid, *self.blur)  # here, because it precedes the upsampling
         full = resize_maps(maps, self.encoder.size, self.align_corners)

@@ -248,7 +248,8 @@ class BayesPfl(TrainableMethod):
         refined, patches = network.RCA(text.flatten(1, 2), features.tokens(self.layers[level]), level)
         normal, abnormal = refined.unflatten(1, text.shape[1:3]).unbind(1)
         logits = network.temperature_pixel.exp() * (abnormal - normal) @ patches.mT
-        return logits.unflatten(2, (self.encoder.grid, self.encoder.grid))
+        maps: Tensor = logits.unflatten(2, (self.encoder.grid, self.encoder.grid))
+        return maps
 
     def upsample(self, logits: Tensor) -> Tensor:
         """Return abnormal probabilities at the input size: [N, g, g] -> [N, S, S]; upsampled as logits (§Map)."""
@@ -317,9 +318,9 @@ def fuse(evidence: Evidence, rule: str, alpha: float) -> Tensor:
     """
     if rule == "class_token":
         return evidence.abnormal
-    parts = evidence.abnormal, evidence.peak
+    parts = [evidence.abnormal, evidence.peak]
     if rule == "minmax":
-        parts = tuple((part - part.min()) / (part.max() - part.min() + 1e-8) for part in parts)  # epsilon: §Image score
+        parts = [(part - part.min()) / (part.max() - part.min() + 1e-8) for part in parts]  # epsilon: §Image score
     return alpha * parts[0] + (1 - alpha) * parts[1]
 
 

@@ -248,7 +248,8 @@ class DualAnchor(TrainableMethod):
         if projection is None or self.encoder.borrowed:
             return None
         basis = torch.eye(self.encoder.width, device=self.encoder.device)
-        return (projection(basis) - projection(torch.zeros_like(basis))).T.cpu()  # whatever bias it has is left out
+        matrix: Tensor = (projection(basis) - projection(torch.zeros_like(basis))).T.cpu()  # without a bias it may have
+        return matrix
 
 
 def _text_tower(encoder: Encoder) -> TextEncoder:

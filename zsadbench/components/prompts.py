@@ -60,7 +60,7 @@ def text_features(
 ) -> Tensor:
     """Return the unit rows [normal, abnormal] of a noun: [2, J] float32 on the encoder's device, without gradient.
 
-    `ensemble` and `parameters` are the rule and its arguments in `vector_selection.select`. Raises UnknownName for the
+    `ensemble` and `parameters` are the rule and its arguments in `sentence_means.select`. Raises UnknownName for the
     rule and UsageError for a list without normal or abnormal states.
     """
     normal, abnormal = sentences(prompt_list, noun)

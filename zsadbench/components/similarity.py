@@ -56,11 +56,22 @@ class CategoryText:
 def text_tower(encoder: Encoder | None) -> TextEncoder:
     """Return an encoder's text tower. Raises WeightsError when it has none."""
     if encoder is None or encoder.text is None:
-        raise WeightsError(
-            f"Encoder {encoder.spec if encoder else None!r} has no text tower; expected one that embeds images and "
-            "text, such as open_clip:ViT-L-14-336/openai or demo. Choose another with --encoder SPEC."
-        )
+        raise _without_text(encoder)
     return encoder.text
+
+
+def joint_width(encoder: Encoder) -> int:
+    """Return J, the width of the space that an encoder's images and text share. Raises WeightsError without one."""
+    if encoder.joint_width is None:
+        raise _without_text(encoder)
+    return encoder.joint_width
+
+
+def _without_text(encoder: Encoder | None) -> WeightsError:
+    return WeightsError(
+        f"Encoder {encoder.spec if encoder else None!r} has no text tower; expected one that embeds images and "
+        "text, such as open_clip:ViT-L-14-336/openai or demo. Choose another with --encoder SPEC."
+    )
 
 
 def abnormal_logit(features: Tensor, text: Tensor, scale: float) -> Tensor:

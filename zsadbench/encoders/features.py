@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class FeatureRequest:
     """A value that names the intermediate results of one encoder pass; requests merge with `|`.
 
@@ -18,22 +18,36 @@ class FeatureRequest:
     changes what is already there.
     """
 
-    tokens: frozenset[int] = frozenset()  # residual stream after block l; 0 is the input of block 1
-    attended: frozenset[int] = frozenset()  # residual stream of block l after its attention, before its MLP
-    attention: frozenset[int] = frozenset()  # softmaxed query-key attention of block l, per head
-    qq: frozenset[int] = frozenset()  # out_proj(softmax(q q^T) v) of block l, no residual, no MLP
-    kk: frozenset[int] = frozenset()  # the same with keys
-    vv: frozenset[int] = frozenset()  # the same with values
-    vv_path: frozenset[tuple[int, int]] = frozenset()  # (f, l): stream before block f plus vv of blocks f..l
-    embedded: bool = False  # tokens with position embedding, before the norm that precedes block 1
-    cls: bool = False  # the image embedding: before the final norm, after it, and after the projection
+    tokens: frozenset[int]  # residual stream after block l; 0 is the input of block 1
+    attended: frozenset[int]  # residual stream of block l after its attention, before its MLP
+    attention: frozenset[int]  # softmaxed query-key attention of block l, per head
+    qq: frozenset[int]  # out_proj(softmax(q q^T) v) of block l, no residual, no MLP
+    kk: frozenset[int]  # the same with keys
+    vv: frozenset[int]  # the same with values
+    vv_path: frozenset[tuple[int, int]]  # (f, l): stream before block f plus vv of blocks f..l
+    embedded: bool  # tokens with position embedding, before the norm that precedes block 1
+    cls: bool  # the image embedding: before the final norm, after it, and after the projection
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        tokens: Iterable[int] = (),
+        attended: Iterable[int] = (),
+        attention: Iterable[int] = (),
+        qq: Iterable[int] = (),
+        kk: Iterable[int] = (),
+        vv: Iterable[int] = (),
+        vv_path: Iterable[tuple[int, int]] = (),
+        embedded: bool = False,
+        cls: bool = False,
+    ) -> None:
         """Accept any iterable of layers: `FeatureRequest(tokens={6, 12})`."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, bool):
-                object.__setattr__(self, field.name, frozenset(value))
+        layers = {"tokens": tokens, "attended": attended, "attention": attention, "qq": qq, "kk": kk, "vv": vv}
+        for name, value in layers.items():
+            object.__setattr__(self, name, frozenset(value))
+        object.__setattr__(self, "vv_path", frozenset(vv_path))
+        object.__setattr__(self, "embedded", embedded)
+        object.__setattr__(self, "cls", cls)
 
     def __or__(self, other: FeatureRequest) -> FeatureRequest:
         """Return the request for everything that either asks for."""
