@@ -20,7 +20,7 @@ from zsadbench.recipes import Cosine as Cosine
 from zsadbench.recipes import MultiStep as MultiStep
 from zsadbench.recipes import Stage as Stage
 from zsadbench.recipes import TrainRecipe as TrainRecipe
-from zsadbench.support import options, plugins
+from zsadbench.support import options, plugins, variants
 from zsadbench.support.preset_names import trained_presets
 
 if TYPE_CHECKING:
@@ -268,11 +268,14 @@ def available() -> list[MethodListing]:
 
 
 def lookup(name: str) -> tuple[type[Method], str, Any]:
-    """Resolve "method" or "method.preset" to (class, full name, options). Raises UnknownName or PluginError.
+    """Resolve "method" or "method.preset" to (class, full name, options).
 
-    A preset's name may leave out the training set: "clip_ad.sdp_plus" is the first trained one of that family.
+    A preset's name may leave out the training set: "clip_ad.sdp_plus" is the first trained one of that family. A
+    variant, "fiseclip[lambda_=1.05]", has its options and the one full name that equal ones have: options in the order
+    of their class, values as they are parsed. Raises UnknownName, PluginError or UsageError.
     """
-    stem, _, preset = name.partition(".")
+    base, own = variants.split(name)
+    stem, _, preset = base.partition(".")
     method = plugins.registered(__name__, stem, Method)  # type: ignore[type-abstract]  # plugins are concrete
     default = next(iter(method.presets))
     if preset and preset not in method.presets:
@@ -281,7 +284,21 @@ def lookup(name: str) -> tuple[type[Method], str, Any]:
             raise UnknownName(f"preset of {stem}", preset, method.presets)
         preset = next(iter(family))
     full = stem if preset in ("", default) else f"{stem}.{preset}"
-    return method, full, method.presets[preset or default]
+    config = _with(method.presets[preset or default], own, full)
+    return method, variants.join(full, options.texts(config, own, full)), config
+
+
+def _with(config: Any, own: Mapping[str, Any], name: str) -> Any:
+    """Return options with those of a variant; another encoder brings what is its own, and the others come after it."""
+    if "encoder" in own:
+        config = _on(config, own["encoder"])
+    return options.override(config, own, name)
+
+
+def _on(config: Any, encoder: str | None) -> Any:
+    if encoder is not None and isinstance(config, EncoderConfig) and config.encoder not in ("", encoder):
+        return config.on(encoder)
+    return config
 
 
 def configure(
@@ -289,12 +306,13 @@ def configure(
 ) -> tuple[type[Method], str, Any]:
     """Resolve a name and apply `--encoder` and `--set`: returns (class, full name, options).
 
-    Another encoder than the method's own changes what `EncoderConfig.on` says; `changes` still override it.
+    Another encoder than the method's own changes what `EncoderConfig.on` says; `changes` still override it, and the
+    options of a variant override both.
     """
-    method, full, config = lookup(name)
-    if encoder is not None and isinstance(config, EncoderConfig) and config.encoder not in ("", encoder):
-        config = config.on(encoder)
-    config = options.override(config, changes or {}, full)
+    method, full, _ = lookup(name)
+    base, own = variants.split(full)
+    config = options.override(_on(lookup(base)[2], own.get("encoder", encoder)), changes or {}, base)
+    config = options.override(config, own, base)
     if isinstance(config, EncoderConfig) and config.size is None:
         # At the encoder's own size no position is resized: the rule means nothing, and must not keep passes apart.
         config = replace(config, pos_embed=EncoderConfig.pos_embed)
@@ -302,8 +320,8 @@ def configure(
 
 
 def changed(name: str, config: Any) -> dict[str, Any]:
-    """Return the options in which a method is not what its name stands for: option -> the preset's value."""
-    _, _, preset = configure(name)
+    """Return the options in which a method is not what its preset stands for: option -> the preset's value."""
+    _, _, preset = configure(variants.base_of(name))
     options, own = asdict(config), asdict(preset)
     return {option: value for option, value in own.items() if options[option] != value}
 

@@ -246,7 +246,7 @@ def test_trained_rows_of_a_kind_share_one_training(tmp_path, mvtec_tree):
     study, calls = trained(tmp_path), []
     place = {"data_root": mvtec_tree, "datasets": ("mvtec",), "checkpoint_folder": tmp_path / "checkpoints"}
     jobs = studies.make_jobs(study, request(tmp_path / "run", **place))
-    assert [job.plan.trainings for job in jobs] == [{}] * 3, "VisA is not here"
+    assert [job.plan.trainings for job in jobs] == [[]] * 3, "VisA is not here"
 
     def train(plan, own):
         calls.append(own.out.name)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 
-from zsadbench.analysis.rows import ENCODER_FIELDS, Name, identity, name_methods
+from zsadbench.analysis.rows import ENCODER_FIELDS, Name, identity, name_methods, titled
 from zsadbench.records import published
 from zsadbench.records.results import Record
+from zsadbench.support import variants
 
 Row = tuple[str, str]  # of `rows.identity`
 
@@ -31,9 +32,7 @@ def names(records: Iterable[Record]) -> dict[Row, Name]:
     for (bare, suffix, *_), found in groups.items():
         apart = len(set.union(*found.values())) == sum(map(len, found.values()))  # else they are rivals somewhere
         if len(found) > 1 and apart:
-            stem, _, family = bare.partition(".")
-            title = titles[next(iter(found))] or stem
-            name = Name(bare + suffix, (f"{title} ({family})" if family else title) + suffix)
+            name = Name(bare + suffix, titled(bare, titles[next(iter(found))]) + suffix)
             own |= dict.fromkeys(found, name)
     return own
 
@@ -64,12 +63,13 @@ def _method(record: Record, name: Name) -> tuple[str, ...]:
 
 def _bare_name(record: Record) -> str:
     """Return the name, without its preset or training set, that stands for a record's method on its dataset."""
+    base, options = variants.base_of(record.method), variants.suffix_of(record.method)
     for (name, dataset), preset in published.presets().items():
-        if (preset, dataset) == (record.method, record.dataset):
-            return name
-    stem, _, preset = record.method.partition(".")
+        if (preset, dataset) == (base, record.dataset):
+            return name + options
+    stem, _, preset = base.partition(".")
     trained_on = str(record.options.get("trained_on", "")).partition(".")[0]
     if trained_on and preset == trained_on:
         return stem
     family = preset.removesuffix(f"_{trained_on}") if trained_on else preset
-    return f"{stem}.{family}" if family else stem
+    return (f"{stem}.{family}" if family else stem) + options

@@ -21,6 +21,7 @@ from zsadbench.metrics import Column
 from zsadbench.protocol import FREE_FIELDS
 from zsadbench.records.published import Key, Library
 from zsadbench.records.results import MEAN, Record, Status, mean
+from zsadbench.support import variants
 
 Level = Literal["dataset", "category"]
 SCOPES = {"image": "", "batch": ", batch", "category": ", transductive"}  # what setting.scope adds to "0-shot"
@@ -154,10 +155,16 @@ def name_methods(records: Iterable[Record]) -> dict[tuple[str, str], Name]:
         facts = _facts(record)
         different = [name for name in facts if any(rival.get(name) != facts[name] for rival in rivals)]
         suffix = f" [{', '.join(f'{name}={_short(facts[name])}' for name in different)}]" if different else ""
-        stem, _, preset = record.method.partition(".")
-        title = f"{record.title or stem} ({preset})" if preset else record.title or stem
+        title = titled(record.method, record.title)
         names[key] = Name(record.method + suffix, title + suffix)
     return names
+
+
+def titled(method: str, title: str) -> str:
+    """Return how a row is called: the printed name of its method, with the preset and the options of a variant."""
+    preset, options = variants.preset_of(method), variants.suffix_of(method)
+    text = f"{title or variants.stem_of(method)} ({preset})" if preset else title or variants.stem_of(method)
+    return f"{text} {options}" if options else text
 
 
 def _facts(record: Record) -> dict[str, Any]:
@@ -249,7 +256,7 @@ def _line(
         published = NOTHING
         if library is not None and complete:
             spec = first.encoder.get("spec") or ""
-            key = Key(first.method, spec, line.shots, trained_on, first.dataset, category, *column)
+            key = Key(variants.base_of(first.method), spec, line.shots, trained_on, first.dataset, category, *column)
             published = comparable.published(key, records, library, card)
         covered = frozenset(place for place, value in measured.items() if value is not None)
         values[column] = Value(None if average is None else 100 * average, covered, published)

@@ -25,6 +25,7 @@ from zsadbench.cli.options import (
     weights_of,
 )
 from zsadbench.errors import UsageError
+from zsadbench.support import variants
 
 if TYPE_CHECKING:
     from zsadbench.running.plan import Plan
@@ -86,8 +87,9 @@ def train_missing(plan: Plan, request: Request, quiet: bool) -> Plan:
     for finding in plan.findings:
         if finding.kind == "checkpoint":
             say(f"Note: {finding.message}")
-    for name, one in plan.trainings.items():
-        say(f"{name}: no checkpoint in {request.checkpoint_folder} suits; will first train it on {one.dataset}")
+    for one in plan.trainings:
+        names, where = ", ".join(one.names), f"no checkpoint in {request.checkpoint_folder} suits"
+        say(f"{names}: {where}; will first train it on {one.request.dataset}")
     say("Trainings go on after an interruption; --no-train leaves them out.")
     with console_training(quiet) as progress:
         return trainings.train_missing(plan, request, progress)
@@ -95,7 +97,7 @@ def train_missing(plan: Plan, request: Request, quiet: bool) -> Plan:
 
 def _own_changes(method: str, items: list[str]) -> dict[str, object]:
     """Return the changed options of the method; a --set for another one is a typing error."""
-    stem = method.partition(".")[0]
+    stem = variants.stem_of(method)
     found: dict[str, object] = {}
     for target, changes in changes_of(items).items():
         if target not in (method, stem):

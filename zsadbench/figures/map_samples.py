@@ -16,6 +16,7 @@ from zsadbench.records import results
 from zsadbench.records.record import ImageScore
 from zsadbench.records.results import Record
 from zsadbench.running import same_images
+from zsadbench.support import variants
 
 RULES = ("worst", "random", "first")
 
@@ -66,7 +67,7 @@ def find(done: Iterable[tuple[Path, Record]], dataset: str, category: str, metho
 
 
 def _named(name: str, keys: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    found = [key for key in keys if name in (key[0], key[0].partition(".")[0])]
+    found = [key for key in keys if variants.is_called(key[0], name)]
     if not found:
         raise UnknownName("method of the run", name, {method for method, _ in keys})
     return found

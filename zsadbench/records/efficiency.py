@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from zsadbench.errors import RecordError
 from zsadbench.records.results import reason
-from zsadbench.support import documents, files
+from zsadbench.support import documents, files, variants
 from zsadbench.support.documents import Malformed
 
 FORMAT = 1  # of the record; raised when a field changes its meaning
@@ -155,7 +155,7 @@ class EfficiencyRecord:
 
 def path_of(run: Path, method: str) -> Path:
     """Return where the record of a method lies."""
-    return run / FOLDER / f"{method}.json"
+    return run / FOLDER / f"{variants.to_folder(method)}.json"
 
 
 def save(run: Path, record: EfficiencyRecord) -> Path:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from zsadbench.datasets import Oddity
 from zsadbench.records.record import ImageScore, Record
-from zsadbench.support import documents
+from zsadbench.support import documents, variants
 from zsadbench.support.documents import Malformed
 
 NEEDED: dict[str, dict[str, Any]] = {  # of a finished record
@@ -58,7 +58,7 @@ def _check_details(details: dict[str, Any]) -> None:
 
 def check_place(record: Record, path: Path, folder: Path) -> None:
     """Raise Malformed unless a record lies in the folder of its names: the files beside it are found by them."""
-    named = f"{record.dataset}/{record.method}/{record.category}"
+    named = f"{record.dataset}/{variants.to_folder(record.method)}/{record.category}"
     place = f"{folder.parent.name}/{folder.name}/{path.stem}"
     if named != place:
         raise Malformed(f"it says that it is {named[:200]}, but lies in {place}")

@@ -8,6 +8,9 @@ A cell is (method, dataset, category). What a run folder holds of it:
     RUN/DATASET/METHOD/CATEGORY.maps.npz     its maps, of a run with --save-maps (`saved_maps`)
     RUN/DATASET/METHOD/failed/CATEGORY.json  why a newer attempt at a finished cell failed
 
+METHOD is the name of the method; of a variant with its options, such as `fiseclip[lambda_=1.05]`, in which what no
+folder may be called is a %-code (`support.variants`).
+
 Records are deterministic: no times, no paths. Numbers keep full precision; rounding happens in tables alone. A record
 holds the digests of the two files that belong to its numbers, and maps hold the record's fingerprint: files of another
 run are never read as this one's. A finished record is replaced by a finished one alone. What failed is written in its
@@ -33,7 +36,7 @@ from zsadbench.records.record import ImageScore as ImageScore
 from zsadbench.records.record import Record as Record
 from zsadbench.records.record import Status as Status
 from zsadbench.records.record import reason as reason
-from zsadbench.support import documents, files
+from zsadbench.support import documents, files, variants
 from zsadbench.support.documents import Malformed
 
 READABLE = (1, FORMAT)  # 1 has no `code` and no `files`: its numbers are as good, but its cells run again
@@ -48,7 +51,7 @@ class Unreadable(RecordError):
 
 def record_path(run: Path, dataset: str, method: str, category: str) -> Path:
     """Return where the record of a cell lies."""
-    return run / dataset / method / f"{category}.json"
+    return run / dataset / variants.to_folder(method) / f"{category}.json"
 
 
 def path_of(run: Path, record: Record, suffix: str = ".json") -> Path:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zsadbench import datasets, encoders, methods
 from zsadbench.errors import NeedsCheckpoint, UsageError, ZsadError
 from zsadbench.methods import Method, TrainableMethod
-from zsadbench.support import files, plugins
+from zsadbench.support import files, plugins, variants
 from zsadbench.training import checkpoints, cross_dataset
 from zsadbench.training.request import TrainRequest
 
@@ -42,13 +42,16 @@ def preset(name: str, target: str, request: Request) -> str:
     Of presets that share the checkpoint it is the one that suits. A name with a preset is kept. Raises UnknownName,
     PluginError, or WeightsError for a damaged checkpoint.
     """
+    base, own = variants.split(name)
+    if own:
+        return variants.join(preset(base, target, request), own)
     given, suited = request.checkpoint(name), cross_dataset.suited(name, target)
     if not given:
         return suited
     stem, _, family = name.partition(".")
     folder = checkpoints.folder_of_ours(given)
     trained = checkpoints.read_card(folder).method if folder is not None else name
-    kept = family in methods.lookup(name)[0].presets or trained.partition(".")[0] != stem  # `choose` refuses another's
+    kept = family in methods.lookup(name)[0].presets or variants.stem_of(trained) != stem  # `choose` refuses another's
     if kept:
         return name
     alike = {getattr(methods.lookup(one)[2], "trained_on", "") for one in (suited, trained)}
@@ -105,15 +108,16 @@ class Chooser:
         self.notes.extend(f"The weights in {folder} are not used, because {reason}." for folder, _, reason in outdated)
         from zsadbench.training.job import code_of  # here, because it imports torch
 
+        base = variants.base_of(name)
         kind, seed = files.fingerprint({**wanted, "code": code_of(method), "data": data})[:8], training.seed
-        training = replace(training, out=training.out / (f"{name}-{kind}-seed{seed}" if seed else f"{name}-{kind}"))
+        training = replace(training, out=training.out / (f"{base}-{kind}-seed{seed}" if seed else f"{base}-{kind}"))
         where = f"no checkpoint in {root} suits" if root is not None else "got none"
         one = config.trained_on.partition(".")[0] in plugins.names(
             "zsadbench.datasets"
         )  # not two joined by a plus sign
         advice = f"Train them with `{training.command}`, or give" if one else "Give"
         problem = NeedsCheckpoint(
-            f"{name} needs trained weights; {where}. {advice} an official checkpoint with --checkpoint {name}=PATH."
+            f"{name} needs trained weights; {where}. {advice} an official checkpoint with --checkpoint {base}=PATH."
         )
         return Choice(problem=problem, training=training if data is not None else None)
 
@@ -136,7 +140,7 @@ class Chooser:
 
         for part, digest in code_of(method).items():
             if card.code.get(part) != digest:
-                owner = card.method.partition(".")[0] if part == "method" else "zsadbench"
+                owner = variants.stem_of(card.method) if part == "method" else "zsadbench"
                 return f"the code of {owner} has changed since they were trained"
         data = self._data_of(training, config) or {}
         if any(card.data.get(name) != data[name] for name in ("sha256", "content_sha256") if name in data):
@@ -165,7 +169,7 @@ class Chooser:
 def _given(name: str, method: type[TrainableMethod], config: Any, folder: Path, wanted: dict[str, Any]) -> Choice:
     card = checkpoints.load(folder)
     checkpoints.check(folder, card, method, wanted)
-    if card.trained_on != [config.trained_on] and card.method != name:
+    if card.trained_on != [config.trained_on] and card.method != variants.base_of(name):
         raise UsageError(
             f"Checkpoint {folder} was trained on {', '.join(card.trained_on)}, but {name} means trained on "
             f"{config.trained_on}. Give it to {card.method}."
@@ -183,16 +187,20 @@ def _ours(folder: Path, card: checkpoints.Card) -> Choice:
 
 
 def _training(name: str, method: type[TrainableMethod], config: Any, request: Request) -> TrainRequest:
-    """Return the training that makes the weights, somewhere below the checkpoint folder."""
+    """Return the training that makes the weights, somewhere below the checkpoint folder.
+
+    Of a variant's options those count that training reads: variants that differ in others share their weights.
+    """
+    base, own = variants.split(name)
     folders = (given for given in request.datasets if datasets.name_of(given) == config.trained_on)
     return TrainRequest(
-        method=name,
+        method=base,
         dataset=next(folders, config.trained_on),
         out=request.checkpoint_folder or FOLDER,
         data_root=request.data_root,
         encoder=request.encoder,
         weights={spec: request.weights[spec] for spec in encoders.specs(config) if spec in request.weights},
-        changes=request.changes_of(method, name),
+        changes=request.changes_of(method, name) | {o: v for o, v in own.items() if o not in method.free_options},
         device=request.device,
         precision=request.protocol.precision,
         seed=request.protocol.seed,

@@ -11,7 +11,7 @@ from zsadbench.errors import UnknownName, UsageError
 from zsadbench.methods import Method
 from zsadbench.running import checkpoint_choice
 from zsadbench.running.request import Request
-from zsadbench.support import preset_names
+from zsadbench.support import preset_names, variants
 
 Chosen = Collection[tuple[str, type[Method], Any]]  # methods that take part: full name, class, final options
 
@@ -24,6 +24,7 @@ def check(request: Request, chosen: Chosen, sets: Collection[Dataset]) -> None:
     """
     names = {alias for full, method, _ in chosen for alias in preset_names.aliases(method.presets, full)}
     _check_targets("--set", request.changes, names)
+    _check_targets("--sweep", request.sweep, names)
     _check_targets("--checkpoint", request.checkpoints, names)
     _check_checkpoints(request, chosen)
     _check_encoders(request, chosen)
@@ -63,7 +64,7 @@ def _check_encoders(request: Request, chosen: Chosen) -> None:
         told = ", ".join(sorted(needed)) or "none"
         raise UsageError(f"--encoder {request.encoder}: no method of this run uses it; encoders in use: {told}.")
     checks.check_weights(request.weights, needed)
-    asked = [one for one in chosen if request.encoder is not None or request.changes_of(one[1], one[0])]
+    asked = [one for one in chosen if request.encoder is not None or request.changes_of(one[1], one[0]) or variants.suffix_of(one[0])]
     checks.check_methods(asked, request.weights)
 
 

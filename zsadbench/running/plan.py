@@ -94,10 +94,20 @@ class Plan:
         return sum(len(group) for group in self.groups)
 
     @property
-    def trainings(self) -> dict[str, TrainRequest]:
-        """What must be trained before the cells can run, by the method's full name."""
-        planned = (cell.planned for group in self.groups for cell in group)
-        return {method.name: method.training for method in planned if method.training is not None}
+    def trainings(self) -> list[Training]:
+        """What must be trained before the cells can run, each training once."""
+        found: dict[Path, Training] = {}
+        for planned in (cell.planned for group in self.groups for cell in group):
+            if planned.training is not None:
+                found.setdefault(planned.training.out, Training(planned.training, {})).names[planned.name] = None
+        return list(found.values())
+
+
+class Training(NamedTuple):
+    """A training that cells wait for."""
+
+    request: TrainRequest
+    names: dict[str, None]  # full names of the methods that take its weights: variants may share them
 
 
 class Resolved(NamedTuple):
@@ -206,8 +216,9 @@ def _suited(names: Sequence[str], target: str, request: Request) -> dict[str, tu
     """Return the methods that run on a dataset, by full name: (class, options)."""
     found = {}
     for name in names:
-        method, full, config = configure(checkpoint_choice.preset(name, target, request), request)
-        found[full] = method, config
+        for variant in request.variants_of(checkpoint_choice.preset(name, target, request)):
+            method, full, config = configure(variant, request)
+            found[full] = method, config
     return found
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+from zsadbench import methods as method_plugins
 from zsadbench.errors import UsageError
 from zsadbench.methods import Method
 from zsadbench.protocol import EvaluationProtocol
-from zsadbench.support import options, plugins, preset_names
+from zsadbench.support import options, plugins, preset_names, variants
 from zsadbench.support.meters import checked_device
 
 
@@ -29,6 +31,7 @@ class Request:
     checkpoint_folder: Path | None = None  # where our own checkpoints are looked for and trained; None: nowhere
     train: bool = True  # train what is missing there, if its data is at hand
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method name -> option -> value
+    sweep: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)  # method -> option -> its values
     categories: Sequence[str] = ()
     device: str = "cpu"
     protocol: EvaluationProtocol = field(default_factory=EvaluationProtocol)
@@ -50,8 +53,28 @@ class Request:
 
     def changes_of(self, method: type[Method], full: str) -> dict[str, Any]:
         """Return the changed options of a method under its full name; those of its preset win."""
-        names = reversed(preset_names.aliases(method.presets, full))
-        return {option: value for name in names for option, value in self.changes.get(name, {}).items()}
+        return _given(self.changes, method, full)
+
+    def variants_of(self, name: str) -> list[str]:
+        """Return the methods that a name stands for: its variants, every combination of the values that are swept.
+
+        Raises UnknownName, PluginError, or UsageError for an option that is given otherwise too.
+        """
+        method, full, _ = method_plugins.lookup(name)
+        swept = _given(self.sweep, method, full)
+        base, own = variants.split(full)
+        for option in swept.keys() & {*self.changes_of(method, full), *own}:
+            where = f"in {full}" if option in own else "with --set"
+            raise UsageError(f"--sweep gives {base} several values of {option}, which is set {where} too; give one.")
+        combinations = product(*([(option, one) for one in values] for option, values in swept.items()))
+        named = [variants.join(base, own | {o: options.text(v) for o, v in some}) for some in combinations]
+        return list(dict.fromkeys(method_plugins.lookup(one)[1] for one in named)) if swept else [name]
+
+
+def _given(values: Mapping[str, Mapping[str, Any]], method: type[Method], full: str) -> dict[str, Any]:
+    """Return what is given to a method under any of its names, option -> value; that of its preset wins."""
+    names = reversed(preset_names.aliases(method.presets, full))
+    return {option: value for name in names for option, value in values.get(name, {}).items()}
 
 
 def make_request(

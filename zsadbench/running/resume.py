@@ -25,7 +25,7 @@ from zsadbench.protocol import FREE_FIELDS
 from zsadbench.records import results, saved_maps
 from zsadbench.records.results import Record, Unreadable
 from zsadbench.running.request import Request
-from zsadbench.support import environment
+from zsadbench.support import environment, variants
 
 Parts = Mapping[str, Mapping[str, Any]]  # what a cell stands for, as JSON values; see `PARTS`
 PARTS = ("cell", "protocol", "options", "data", "weights", "checkpoint", "code")
@@ -124,7 +124,7 @@ def check(standings: Sequence[Standing], request: Request) -> None:
         told: dict[str, list[str]] = {}
         for standing in found:
             for change in standing.asked:
-                owner = f"{standing.cell['method'].partition('.')[0]}." if change.part == "options" else ""
+                owner = f"{variants.stem_of(standing.cell['method'])}." if change.part == "options" else ""
                 text = f"{owner}{change.name} was {_plain(change.old)}, now {_plain(change.new)}"
                 told.setdefault(text, []).append(standing.name)
         reasons = [f"{text} ({_listed(cells)})" for text, cells in told.items()]
@@ -141,7 +141,7 @@ def _check_neighbours(standings: Iterable[Standing], request: Request) -> None:
     own = {tuple(standing.cell.values()) for standing in standings}
     protocol = asdict(request.protocol)
     for path in sorted(request.out.glob("*/*/*.json")):
-        dataset, method, category = path.parent.parent.name, path.parent.name, path.stem
+        dataset, method, category = path.parent.parent.name, variants.from_folder(path.parent.name), path.stem
         record = None if (method, dataset, category) in own else results.finished(path)
         for name, value in record.protocol.items() if record is not None else ():
             if name in protocol.keys() - FREE_FIELDS and value != protocol[name]:
@@ -177,7 +177,7 @@ def _cause(change: Change, cell: Mapping[str, str]) -> str:
         case ("protocol", name):
             return f"{name} was {_plain(change.old)}, now {_plain(change.new)}"
         case ("options", name):
-            return f"{cell['method'].partition('.')[0]}.{name} was {_plain(change.old)}, now {_plain(change.new)}"
+            return f"{variants.stem_of(cell['method'])}.{name} was {_plain(change.old)}, now {_plain(change.new)}"
         case ("data", "references_sha256"):
             return f"the reference images of {cell['dataset']} changed"
         case ("data", "content_sha256"):
@@ -193,7 +193,7 @@ def _cause(change: Change, cell: Mapping[str, str]) -> str:
         case ("checkpoint", _):
             return f"the checkpoint of {cell['method']} changed"
         case ("code", "method"):
-            return f"the code of the method {cell['method'].partition('.')[0]} changed"
+            return f"the code of the method {variants.stem_of(cell['method'])} changed"
         case ("code", "dataset"):
             return f"the code of the dataset {cell['dataset'].partition('.')[0]} changed"
         case _:

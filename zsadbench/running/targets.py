@@ -13,7 +13,7 @@ from zsadbench.datasets import Category, Dataset, Sample
 from zsadbench.errors import DataError, UsageError
 from zsadbench.records import places
 from zsadbench.running.request import Request
-from zsadbench.support import plugins
+from zsadbench.support import plugins, variants
 
 
 class References(NamedTuple):
@@ -46,7 +46,7 @@ def sets(request: Request) -> list[Dataset]:
     """
     for name in request.methods:
         if name != "all":
-            plugins.source_file("zsadbench.methods", name.partition(".")[0])  # a wrong name is told before a folder
+            plugins.source_file("zsadbench.methods", variants.stem_of(name))  # a wrong name is told before a folder
     found: dict[str, Dataset] = {}
     for name in request.datasets:
         dataset = datasets.create(name, request.data_root)

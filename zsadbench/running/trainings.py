@@ -15,9 +15,9 @@ def train_missing(plan: Plan, request: Request, progress: TrainingProgress) -> P
     """Train what a run lacks, and plan it again; where a training fails, its cells fail for that reason."""
     if not plan.trainings:
         return plan
-    failures = {}
-    for name, training in plan.trainings.items():
-        outcome = guard(partial(train, training, progress), request.fail_fast)
+    failures: dict[str, ZsadError] = {}
+    for training in plan.trainings:
+        outcome = guard(partial(train, training.request, progress), request.fail_fast)
         if isinstance(outcome, ZsadError):
-            failures[name] = outcome
+            failures |= dict.fromkeys(training.names, outcome)
     return plan_cells(request, resolve(request), failures)

@@ -9,10 +9,11 @@ import io
 import tokenize
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar, Union
 
 from zsadbench.errors import OptionError, UnknownName, counted
+from zsadbench.support import variants
 
 Config = TypeVar("Config")
 
@@ -46,6 +47,17 @@ def override(config: Config, changes: Mapping[str, Any], owner: str) -> Config:
     return dataclasses.replace(config, **values)  # type: ignore[type-var]  # a dataclass by contract
 
 
+def texts(config: Any, names: Collection[str], owner: str) -> dict[str, str]:
+    """Return some fields of a dataclass as texts that `override` reads, in the order of the class.
+
+    Raises OptionError for a value that cannot be written in the name of a variant.
+    """
+    found = {field.name: text(getattr(config, field.name)) for field in dataclasses.fields(config) if field.name in names}
+    if found and variants.split(variants.join(owner, found))[1] != found:
+        raise OptionError(f"{variants.join(owner, found)} cannot be the name of a variant; set these options with --set.")
+    return found
+
+
 def parse(text: str, annotation: Any) -> Any:
     """Parse one text as int, float, bool, str, None, a Literal or a tuple ("6,12,18,24"). Raises ValueError."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
@@ -72,7 +84,7 @@ def parse(text: str, annotation: Any) -> Any:
         except ValueError:
             raise ValueError(f"got {text!r}, expected {'an integer' if annotation is int else 'a number'}") from None
     if annotation is str:
-        return text
+        return "" if text == '""' else text
     raise ValueError(f"this field cannot be set as text (its type is {annotation})")
 
 

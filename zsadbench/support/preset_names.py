@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from zsadbench.support import variants
+
 Presets = Mapping[str, Any]  # preset name -> options, as a method class declares them
 
 
@@ -19,9 +21,11 @@ def trained_presets(presets: Presets, family: str = "") -> dict[str, Any]:
 
 
 def aliases(presets: Presets, full: str) -> tuple[str, ...]:
-    """Return what a user may call a method of this full name, the narrowest first: preset, its family, the stem."""
-    stem, _, preset = full.partition(".")
-    preset = preset or next(iter(presets))
+    """Return what a user may call a method of this full name, the narrowest first: preset, its family, the stem.
+
+    A variant is called as the method whose options it changes.
+    """
+    stem, preset = variants.stem_of(full), variants.preset_of(full) or next(iter(presets))
     family = _family(presets, preset)
     return f"{stem}.{preset}", *([f"{stem}.{family}"] if family else []), stem
 

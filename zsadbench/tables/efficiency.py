@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zsadbench import datasets
-from zsadbench.analysis.rows import SCOPES, Line, Table, arrange, identity, name_methods, settle
+from zsadbench.analysis.rows import SCOPES, Line, Table, arrange, identity, name_methods, settle, titled
 from zsadbench.datasets import DatasetCard
 from zsadbench.metrics import Column
 from zsadbench.records.efficiency import EfficiencyRecord, load_run
 from zsadbench.records.published import Found, Library
 from zsadbench.records.results import Record
+from zsadbench.support import variants
 from zsadbench.tables import sheet, words
 from zsadbench.tables.sheet import DASH, Sheet
 
@@ -84,8 +85,7 @@ def collect(
     for record in sorted(
         efficiency, key=lambda one: (order.index(one.setting["scope"]), one.title.lower(), one.method)
     ):
-        _, _, preset = record.method.partition(".")
-        title = f"{record.title} ({preset})" if preset else record.title
+        title = titled(record.method, record.title)
         setting = f"{record.setting['shots']}-shot{SCOPES[record.setting['scope']]}"
         size = f", {record.encoder['size']} px" if record.encoder else ""
         encoder = f"{record.encoder.get('spec', DASH)}{size}"
@@ -99,7 +99,7 @@ def _efficiency(record: EfficiencyRecord, library: Library | None) -> Iterator[C
     def printed(metric: str) -> Found | None:
         if library is None or record.changed != {}:  # other options than the preset's, or not known
             return None
-        return library.efficiency(record.method, record.encoder.get("spec", ""), record.encoder.get("size"), metric)
+        return library.efficiency(variants.base_of(record.method), record.encoder.get("spec", ""), record.encoder.get("size"), metric)
 
     yield Cost("params M", record.parameters / 1e6, 1)
     yield Cost("trained M", record.trained_parameters / 1e6, 3)

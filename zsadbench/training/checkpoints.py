@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from zsadbench.errors import UsageError, WeightsError
 from zsadbench.methods import TrainableMethod
-from zsadbench.support import documents, files
+from zsadbench.support import documents, files, variants
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -148,7 +148,7 @@ def subject(
     name: CLI name of the method; options: the fields of its options; weights: sha256 of the encoders'.
     """
     ours = {field: value for field, value in options.items() if field not in method.free_options}
-    return {"method": name.partition(".")[0], **files.as_json(ours), "encoder weights": list(weights)}
+    return {"method": variants.stem_of(name), **files.as_json(ours), "encoder weights": list(weights)}
 
 
 def of_card(card: Card, method: type[TrainableMethod]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from zsadbench import methods
 from zsadbench.methods import Method
 from zsadbench.records import published
-from zsadbench.support import preset_names
+from zsadbench.support import preset_names, variants
 
 RULE = Path(__file__).with_suffix(".json")
 
@@ -51,6 +51,9 @@ def suited(name: str, target: str) -> str:
     It is the preset that its paper used there, else the first that is trained on the auxiliary dataset. A preset's own
     name is kept, and so is a stem whose default preset needs no training. Raises UnknownName or PluginError.
     """
+    base, own = variants.split(name)
+    if own:
+        return variants.join(suited(base, target), own)
     method, _, config = methods.lookup(name)
     stem, _, family = name.partition(".")
     if family in method.presets:

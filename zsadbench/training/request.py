@@ -11,7 +11,7 @@ from typing import Any, Literal
 from zsadbench import methods
 from zsadbench.errors import UsageError
 from zsadbench.methods import TrainableMethod, TrainRecipe
-from zsadbench.support import plugins, preset_names
+from zsadbench.support import plugins, preset_names, variants
 from zsadbench.training import cross_dataset
 
 
@@ -35,7 +35,7 @@ class TrainRequest:
     @property
     def command(self) -> str:
         """Return the shell command that does the same, on whichever device there is."""
-        stem = self.method.partition(".")[0]
+        stem = variants.stem_of(self.method)
         given: dict[str, Iterable[object]] = {
             "--method": [self.method],
             "--dataset": [self.dataset],
@@ -63,7 +63,8 @@ def configure(request: TrainRequest, dataset: str) -> tuple[type[TrainableMethod
     method, full, _ = methods.lookup(request.method)
     if not issubclass(method, TrainableMethod):
         raise UsageError(f"{full} has nothing to train; expected a trained method, see `zsadbench list methods`.")
-    name, changes = request.method, dict(request.changes)
+    name, own = variants.split(request.method)
+    changes = {**request.changes, **own}
     stem, _, family = name.partition(".")
     if family not in method.presets:
         preset = cross_dataset.preset_trained_on(method, dataset, family)
