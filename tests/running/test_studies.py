@@ -264,14 +264,14 @@ def test_a_row_is_planned_again_after_an_earlier_one_has_trained(tmp_path):
     study = trained(tmp_path)
     place = {"datasets": ("demo",), "encoder": "tiny", "checkpoint_folder": tmp_path / "checkpoints"}
     jobs = studies.make_jobs(study, request(tmp_path / "run", **place))
-    requests = [job.plan.trainings["clip_ad.sdp_plus_demo"] for job in jobs]
+    requests = [job.plan.trainings[0].request for job in jobs]
     assert requests[0].out == requests[1].out != requests[2].out
     calls = []
 
     def train(plan, own):
-        for training in plan.trainings.values():
-            calls.append(training.out)
-            write_checkpoint(training)
+        for training in plan.trainings:
+            calls.append(training.request.out)
+            write_checkpoint(training.request)
         return make_plan(own)
 
     ready = studies.train_missing(jobs, train)

@@ -53,7 +53,7 @@ def plan_run(root, out, target, **options):
     """Plan, train what is missing, and run: returns the request and the plan that was run."""
     options.setdefault("methods", ["toy_trained"])
     request = Request(datasets=[target], out=out, data_root=root, protocol=EvaluationProtocol(batch_size=4), **options)
-    plan = trainings.train_missing(make_plan(request), request, Silent())
+    plan = trainings.train_missing(make_plan(request), request, loop.SilentTraining())
     runner.run(plan, request, Silent())
     return plan
 

@@ -29,6 +29,7 @@ def evaluate(
     checkpoint_folder: str | Path | None = "checkpoints",
     train: bool = True,
     options: Mapping[str, Any] | None = None,
+    sweep: Mapping[str, Any] | None = None,
     categories: Names = (),
     device: str = "auto",
     allow_leak: bool = False,
@@ -43,8 +44,9 @@ def evaluate(
 
     methods, datasets, categories: names, or one text separated by commas; "all" is every method, NAME=FOLDER names a
     data set's folder. root: the folder with one folder a data set. encoder: a SPEC for every method. weights: SPEC ->
-    file. checkpoints: method -> trained weights. options: "METHOD.OPTION" -> value. device: "auto", "cpu", "cuda",
-    "cuda:N". protocol: fields of `zsadbench.protocol.EvaluationProtocol`, such as limit=4 or seed=1.
+    file. checkpoints: method -> trained weights. options: "METHOD.OPTION" -> value. sweep: "METHOD.OPTION" ->
+    several values: the method runs with each of them, as variants such as "fiseclip[lambda_=1.05]". device: "auto",
+    "cpu", "cuda", "cuda:N". protocol: fields of `zsadbench.protocol.EvaluationProtocol`, such as limit=4 or seed=1.
 
     Cells that fail are in the result's `failed`. Data that cannot be right, such as a test split without a normal
     image, is a warning. Raises UsageError, DataError or RecordError before anything runs.
@@ -64,7 +66,7 @@ def evaluate(
     request = make_request(
         methods=methods, datasets=datasets, out=out, data_root=root, encoder=encoder, weights=weights,
         checkpoints=checkpoints, checkpoint_folder=checkpoint_folder, train=train, changes=options,
-        categories=categories, device=device, allow_leak=allow_leak, fail_fast=fail_fast,
+        sweep=sweep, categories=categories, device=device, allow_leak=allow_leak, fail_fast=fail_fast,
         save_maps=save_maps, overwrite=overwrite, plugin_folders=plugins, protocol=protocol,
     )  # fmt: skip
     backend = executors.parse(executor)

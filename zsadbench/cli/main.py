@@ -41,6 +41,7 @@ from zsadbench.cli.options import (
     names_of,
     say,
     show,
+    sweep_of,
     weights_of,
 )
 from zsadbench.cli.table import TableFormat
@@ -133,6 +134,10 @@ def run(
     checkpoints: Checkpoints = train.CHECKPOINTS,
     no_train: NoTrain = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="METHOD.FIELD=VALUE; may be repeated.")] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(help="METHOD.FIELD=VALUE,VALUE,...: a variant of the method for each; several multiply."),
+    ] = None,
     categories: Categories = "",
     limit: Limit = None,
     device: Device = "auto",
@@ -184,6 +189,7 @@ def run(
         weights=weights_of(weights or []),
         checkpoints=checkpoints_of(checkpoint or []),
         changes=changes_of(set_ or []),
+        sweep=sweep_of(sweep or []),
         checkpoint_folder=checkpoints,
         train=not no_train,
         categories=names_of(categories, "--categories") if categories else (),

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from zsadbench.errors import UnknownName, UsageError
+from zsadbench.support import variants
 from zsadbench.support.texts import printable
 
 DEFAULT_RUN = Path("runs/default")
@@ -56,9 +57,8 @@ def add_plugins(folders: Sequence[Path] | None) -> None:
 
 
 def names_of(text: str, option: str) -> tuple[str, ...]:
-    r"""Split names separated by commas; "\," is a comma in a name or path. Raises UsageError."""
-    parts = (part.replace("\\,", ",").strip() for part in re.split(r"(?<!\\),", text))
-    names = tuple(part for part in parts if part)
+    r"""Split names separated by commas; a comma in brackets or written "\," is part of a name. Raises UsageError."""
+    names = tuple(part for part in variants.parts(text) if part)
     if not names:
         raise UsageError(f"{option} is empty; expected names separated by commas.")
     return names
@@ -94,6 +94,18 @@ def changes_of(items: Sequence[str]) -> dict[str, dict[str, Any]]:
             raise UsageError(f"--set {target} is given twice, as {own[field]} and as {value}; give it once.")
         own[field] = value
     return changes
+
+
+def sweep_of(items: Sequence[str]) -> dict[str, dict[str, Sequence[Any]]]:
+    """Read METHOD.FIELD=VALUES texts: method -> field -> values. Raises UsageError."""
+    from zsadbench.running.request import swept
+
+    given: dict[str, str] = {}
+    for target, values in pairs(items, "--sweep METHOD.FIELD=VALUES"):
+        if target in given:
+            raise UsageError(f"--sweep {target} is given twice; name all values in one.")
+        given[target] = values
+    return swept(given)
 
 
 def weights_of(items: Sequence[str]) -> dict[str, Path]:

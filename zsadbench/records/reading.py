@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zsadbench.datasets import Oddity
+from zsadbench.errors import UsageError
 from zsadbench.records.record import ImageScore, Record
 from zsadbench.support import documents, variants
 from zsadbench.support.documents import Malformed
@@ -34,6 +35,10 @@ KNOWN: dict[str, dict[str, Any]] = {  # checked where they are there
 
 def check(record: Record) -> None:
     """Raise Malformed unless the values of a record can be those of a cell."""
+    try:
+        variants.split(record.method)
+    except UsageError as error:
+        raise Malformed(str(error)) from error
     for level in ("image", "pixel"):
         for name, value in getattr(record, level).items():
             if value is not None and not 0 <= value <= 1:

@@ -26,9 +26,25 @@ def check(request: Request, chosen: Chosen, sets: Collection[Dataset]) -> None:
     _check_targets("--set", request.changes, names)
     _check_targets("--sweep", request.sweep, names)
     _check_targets("--checkpoint", request.checkpoints, names)
+    _check_folders(chosen)
     _check_checkpoints(request, chosen)
     _check_encoders(request, chosen)
     check_categories(request, sets)
+
+
+def _check_folders(chosen: Chosen) -> None:
+    """Raise UsageError for variants that no folder can be called, or that share one in some file systems."""
+    found: dict[str, str] = {}
+    for full, _, _ in chosen:
+        folder = variants.to_folder(full)
+        if len(folder) > variants.LONGEST:
+            raise UsageError(
+                f"{full} is too long for the name of a folder: {len(folder)} characters, at most {variants.LONGEST}. "
+                "Set options that all variants share with --set."
+            )
+        other = found.setdefault(folder.casefold(), full)
+        if other != full:
+            raise UsageError(f"{other} and {full} differ in case alone; their folders are one in many file systems.")
 
 
 def _check_targets(option: str, targets: Iterable[str], names: Collection[str]) -> None:
@@ -64,7 +80,11 @@ def _check_encoders(request: Request, chosen: Chosen) -> None:
         told = ", ".join(sorted(needed)) or "none"
         raise UsageError(f"--encoder {request.encoder}: no method of this run uses it; encoders in use: {told}.")
     checks.check_weights(request.weights, needed)
-    asked = [one for one in chosen if request.encoder is not None or request.changes_of(one[1], one[0]) or variants.suffix_of(one[0])]
+    asked = [
+        one
+        for one in chosen
+        if request.encoder is not None or request.changes_of(one[1], one[0]) or variants.suffix_of(one[0])
+    ]
     checks.check_methods(asked, request.weights)
 
 

@@ -88,6 +88,7 @@ def make_request(
     checkpoints: Mapping[str, str | Path | Sequence[str | Path]] | None = None,
     checkpoint_folder: str | Path | None = None,
     changes: Mapping[str, Any] | None = None,
+    sweep: Mapping[str, Any] | None = None,
     categories: str | Sequence[str] = (),
     device: str = "auto",
     protocol: Mapping[str, Any] | None = None,
@@ -97,9 +98,10 @@ def make_request(
     """Make a request of what a user gives: the one door for the command line and for Python.
 
     methods, datasets, categories: names, or one text of names with commas. weights come beside those of the variable
-    ZSADBENCH_WEIGHTS. changes: "METHOD.OPTION" -> value. protocol: fields of `EvaluationProtocol`, values or
-    texts. Where every data set is the demo set, the demo's own encoder is chosen unless another one is named. switches:
-    the boolean fields of Request. Raises UsageError for what is empty, unknown or not there.
+    ZSADBENCH_WEIGHTS. changes: "METHOD.OPTION" -> value. sweep: "METHOD.OPTION" -> values, or one text of values with
+    commas: the method runs with each of them, as variants. protocol: fields of `EvaluationProtocol`, values or texts.
+    Where every data set is the demo set, the demo's own encoder is chosen unless another one is named. switches: the
+    boolean fields of Request. Raises UsageError for what is empty, unknown or not there.
     """
     from zsadbench import encoders
 
@@ -115,7 +117,8 @@ def make_request(
         weights=encoders.inherited() | {spec: Path(path).expanduser() for spec, path in (weights or {}).items()},
         checkpoints={name: _paths(given) for name, given in (checkpoints or {}).items()},
         checkpoint_folder=None if checkpoint_folder is None else Path(checkpoint_folder).expanduser(),
-        changes=_by_method(changes or {}),
+        changes=_by_method(changes or {}, "--set"),
+        sweep=swept(sweep or {}),
         categories=() if categories == () else names_of(categories, "categories"),
         device=checked_device(device),
         protocol=options.override(EvaluationProtocol(), protocol or {}, "protocol"),
@@ -130,7 +133,7 @@ def demo_encoder(datasets: Sequence[str]) -> str | None:
 
 def names_of(names: str | Sequence[str], what: str) -> tuple[str, ...]:
     """Return names that were given one by one, or as one text separated by commas. Raises UsageError for none."""
-    parts = names.split(",") if isinstance(names, str) else names
+    parts = variants.parts(names) if isinstance(names, str) else names
     found = tuple(part.strip() for part in parts if part.strip())
     if not found:
         raise UsageError(f"--{what} is empty; expected names separated by commas.")
@@ -141,13 +144,28 @@ def _paths(given: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
     return tuple(Path(path).expanduser() for path in ([given] if isinstance(given, str | Path) else given))
 
 
-def _by_method(changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def swept(given: Mapping[str, str | Sequence[Any]]) -> dict[str, dict[str, Sequence[Any]]]:
+    """Return what is swept, method -> option -> values, of "METHOD.OPTION" -> values or a text with commas.
+
+    Raises UsageError.
+    """
+    values = {
+        target: [one for one in variants.parts(several) if one] if isinstance(several, str) else [*several]
+        for target, several in given.items()
+    }
+    for target, several in values.items():
+        if not several:
+            raise UsageError(f"--sweep {target} has no values; expected some, e.g. fiseclip.lambda_=0.95,1.0,1.05.")
+    return _by_method(values, "--sweep")
+
+
+def _by_method(changes: Mapping[str, Any], door: str) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for target, value in changes.items():
         method, _, option = target.rpartition(".")
         if not method:
             raise UsageError(
-                f"--set {target}={value}: got no method; expected METHOD.FIELD=VALUE, e.g. winclip.temperature=0.01."
+                f"{door} {target}={value}: got no method; expected METHOD.FIELD=VALUE, e.g. winclip.temperature=0.01."
             )
         found.setdefault(method, {})[option] = value
     return found

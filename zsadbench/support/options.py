@@ -52,9 +52,13 @@ def texts(config: Any, names: Collection[str], owner: str) -> dict[str, str]:
 
     Raises OptionError for a value that cannot be written in the name of a variant.
     """
-    found = {field.name: text(getattr(config, field.name)) for field in dataclasses.fields(config) if field.name in names}
+    found = {
+        field.name: text(getattr(config, field.name)) for field in dataclasses.fields(config) if field.name in names
+    }
     if found and variants.split(variants.join(owner, found))[1] != found:
-        raise OptionError(f"{variants.join(owner, found)} cannot be the name of a variant; set these options with --set.")
+        raise OptionError(
+            f"{variants.join(owner, found)} cannot be the name of a variant; set these options with --set."
+        )
     return found
 
 

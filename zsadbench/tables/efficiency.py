@@ -99,7 +99,9 @@ def _efficiency(record: EfficiencyRecord, library: Library | None) -> Iterator[C
     def printed(metric: str) -> Found | None:
         if library is None or record.changed != {}:  # other options than the preset's, or not known
             return None
-        return library.efficiency(variants.base_of(record.method), record.encoder.get("spec", ""), record.encoder.get("size"), metric)
+        return library.efficiency(
+            variants.base_of(record.method), record.encoder.get("spec", ""), record.encoder.get("size"), metric
+        )
 
     yield Cost("params M", record.parameters / 1e6, 1)
     yield Cost("trained M", record.trained_parameters / 1e6, 3)

@@ -9,6 +9,7 @@ from zsadbench.analysis.rows import SCOPES, Line, Name, Table, Value, identity
 from zsadbench.metrics import Column
 from zsadbench.records.published import Library
 from zsadbench.records.results import MEAN, Record
+from zsadbench.support import variants
 from zsadbench.tables import data_notes
 from zsadbench.tables.sheet import DAGGER, DASH, DOUBLE_DAGGER
 
@@ -90,7 +91,14 @@ def notes(
 
 def conditions(done: Sequence[Record], names: Mapping[tuple[str, str], Name]) -> list[str]:
     """Return what finished records were made with: protocol, odd files, demo data, encoders, and what cards say."""
-    return [*_protocol(done), *data_notes.notes(done), *_demo(done), *_encoders(done, names), *_cards(done)]
+    return [
+        *_protocol(done),
+        *data_notes.notes(done),
+        *_demo(done),
+        *_encoders(done, names),
+        *_defaults(done, names),
+        *_cards(done),
+    ]
 
 
 def _units(lines: Sequence[Line]) -> Iterator[str]:
@@ -168,6 +176,17 @@ def _encoders(done: Iterable[Record], names: Mapping[tuple[str, str], Name]) -> 
             users.setdefault(", ".join(filter(None, facts)), {})[names[identity(record)].title] = None
     for text, titles in users.items():
         yield f"Encoder {text}: {', '.join(titles)}."
+
+
+def _defaults(done: Iterable[Record], names: Mapping[tuple[str, str], Name]) -> Iterator[str]:
+    """Say which variants have the options that their methods have anyway."""
+    found: dict[str, None] = {}
+    for record in done:
+        _, own = variants.split(record.method)
+        if own and record.changed is not None and not own.keys() & record.changed.keys():
+            found[names[identity(record)].title] = None
+    if found:
+        yield f"Variants with the preset's own values: {', '.join(found)}."
 
 
 def _cards(done: Iterable[Record]) -> Iterator[str]:
