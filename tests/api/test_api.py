@@ -77,7 +77,9 @@ def test_runs_are_found_by_a_pattern_and_an_empty_one_is_told() -> None:
     ("call", "words"),
     [
         (lambda: z.evaluate("winclp", "demo"), "Did you mean 'winclip'"),
-        (lambda: z.evaluate("winclip", "demo", mask_rule="x"), "mask_rule"),
+        (lambda: z.evaluate("winclip", "demo", mask_rule="x"), "Unknown --mask-rule 'x'"),
+        (lambda: z.evaluate("winclip", "demo", limit=0), "--limit 0: expected a number above 0"),
+        (lambda: z.evaluate("winclip", "demo", eval_size="big"), "expected an integer or one of input, native"),
         (lambda: z.evaluate("winclip", "demo", nonsense=1), "nonsense"),
         (lambda: z.evaluate("", "demo"), "methods is empty"),
         (lambda: z.evaluate("constant", "demo", options={"temperature": 1}), "METHOD.FIELD=VALUE"),

@@ -14,6 +14,7 @@ from toy_tree import write_tree
 
 from zsadbench import __version__ as version
 from zsadbench.cli.options import weights_of
+from zsadbench.running.request import make_request
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,8 @@ def test_the_latex_table_is_printed_alone_on_standard_output(finished):
         (["run", "--weights", "openai"], "SPEC=PATH"),
         (["run", "--precision", "fp8"], "--precision 'fp8'"),
         (["run", "--eval-size", "big"], "--eval-size big"),
+        (["run", "--eval-size", "-3"], "--eval-size -3: expected a number above 0"),
+        (["run", "--device", "cuda:x"], "--device cuda:x"),
         (["run", "--device", "tpu"], "--device tpu"),
         (["run", "--plugins", "/nowhere"], "--plugins /nowhere"),
         (["run", "--methods", ","], "--methods is empty"),
@@ -162,5 +165,8 @@ def test_the_module_and_the_installed_command_are_the_same_program():
 
 def test_the_variable_for_weights_holds_several_files_of_specs_with_colons(monkeypatch):
     monkeypatch.setenv("ZSADBENCH_WEIGHTS", "open_clip:ViT-B-16/openai=/w/b16.safetensors; timm:vit=/w/vit.safetensors")
-    given = weights_of(["timm:vit=/mine.safetensors"])
-    assert given == {"open_clip:ViT-B-16/openai": Path("/w/b16.safetensors"), "timm:vit": Path("/mine.safetensors")}
+    given = make_request(out="unused", weights=weights_of(["timm:vit=/mine.safetensors"]))
+    assert given.weights == {
+        "open_clip:ViT-B-16/openai": Path("/w/b16.safetensors"),
+        "timm:vit": Path("/mine.safetensors"),
+    }

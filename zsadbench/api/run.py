@@ -68,7 +68,7 @@ def evaluate(
         checkpoints=checkpoints, checkpoint_folder=checkpoint_folder, train=train, changes=options,
         sweep=sweep, categories=categories, device=device, allow_leak=allow_leak, fail_fast=fail_fast,
         save_maps=save_maps, overwrite=overwrite, plugin_folders=plugins, protocol=protocol,
-    )  # fmt: skip
+    ).on_device()  # fmt: skip
     backend = executors.parse(executor)
     plan = trainings.train_missing(make_plan(request), request, loop.SilentTraining())
     for finding in plan.findings:
@@ -106,18 +106,12 @@ def train(
         >>> sorted(path.name for path in folder.iterdir())
         ['card.json', 'weights.safetensors']
     """
-    from zsadbench.running.request import make_request
+    from zsadbench.running.request import make_train_request
     from zsadbench.training import loop
-    from zsadbench.training.request import TrainRequest
 
-    shared = make_request(
-        datasets=[dataset], out=out, data_root=root, encoder=encoder, weights=weights, device=device,
-        protocol={"precision": precision}, plugin_folders=plugins,
-    )  # fmt: skip
-    request = TrainRequest(
-        method, dataset, shared.out, data_root=shared.data_root, encoder=shared.encoder, weights=shared.weights,
-        changes=options or {}, device=shared.device, precision=shared.protocol.precision, seed=seed, epochs=epochs,
-        limit=limit,
+    request = make_train_request(
+        method, dataset, out=out, data_root=root, encoder=encoder, weights=weights, changes=options, device=device,
+        precision=precision, seed=seed, epochs=epochs, limit=limit, plugin_folders=plugins,
     )  # fmt: skip
     return loop.train(request, loop.SilentTraining())
 
@@ -156,7 +150,7 @@ def profile(
     request = make_request(
         methods=methods, datasets=[dataset] if dataset else (), out=out, encoder=encoder, weights=weights,
         changes=options, device=device, protocol={"precision": precision}, plugin_folders=plugins,
-    )  # fmt: skip
+    ).on_device()  # fmt: skip
     asked = efficiency.ProfileOptions(**{"plugin_folders": tuple(Path(folder) for folder in plugins), **measurement})
     rows = []
     for record in measure.profile(request, asked):

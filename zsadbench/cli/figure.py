@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zsadbench.cli.options import DataRoot, Plugins, add_plugins, names_of, say
+from zsadbench.cli.options import DataRoot, Plugins, add_plugins, say
+from zsadbench.support.texts import names_of
 
 if TYPE_CHECKING:
     from zsadbench.figures.drawing import Drawing

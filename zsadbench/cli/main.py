@@ -34,12 +34,9 @@ from zsadbench.cli.options import (
     Weights,
     add_plugins,
     changes_of,
-    checked_device,
     checkpoints_of,
-    choice,
-    demo_encoder,
-    names_of,
     say,
+    say_encoder,
     show,
     sweep_of,
     weights_of,
@@ -165,41 +162,39 @@ def run(
 ) -> None:
     """Run methods on datasets; finished cells are skipped, so a killed run goes on where it stopped."""
     add_plugins(plugins)
-    from zsadbench.protocol import EvaluationProtocol
     from zsadbench.running import given, targets
-    from zsadbench.running.request import Request
+    from zsadbench.running.request import make_request
 
-    names = names_of(datasets, "--datasets")
-    protocol = EvaluationProtocol(
-        eval_size=_eval_size(eval_size),
-        native_masks=choice(native_masks, "native_masks", EvaluationProtocol),
-        mask_rule=choice(mask_rule, "mask_rule", EvaluationProtocol),
-        order=choice(order, "order", EvaluationProtocol),
-        precision=choice(precision, "precision", EvaluationProtocol),
-        seed=seed,
-        limit=limit,
-        batch_size=batch_size,
-    )
-    request = Request(
-        methods=names_of(methods, "--methods"),
-        datasets=names,
+    request = make_request(
+        methods=methods,
+        datasets=datasets,
         out=out,
         data_root=data_root,
-        encoder=demo_encoder(encoder, names),
+        encoder=encoder,
         weights=weights_of(weights or []),
         checkpoints=checkpoints_of(checkpoint or []),
         changes=changes_of(set_ or []),
         sweep=sweep_of(sweep or []),
         checkpoint_folder=checkpoints,
         train=not no_train,
-        categories=names_of(categories, "--categories") if categories else (),
+        categories=categories or (),
         device=device,
-        protocol=protocol,
+        protocol={
+            "eval_size": eval_size,
+            "native_masks": native_masks,
+            "mask_rule": mask_rule,
+            "order": order,
+            "precision": precision,
+            "seed": seed,
+            "limit": limit,
+            "batch_size": batch_size,
+        },
         allow_leak=allow_leak,
         fail_fast=fail_fast,
         save_maps=save_maps,
         overwrite=overwrite,
     )
+    say_encoder(encoder, request.encoder)
     sets = targets.sets(request)  # a wrong name is told before torch is loaded
     given.check_categories(request, sets)
     from zsadbench.cli.progress import console_progress, console_reading
@@ -208,7 +203,7 @@ def run(
     from zsadbench.tables import data_notes
 
     backend = executors.parse(executor)
-    request = dataclasses.replace(request, device=checked_device(device))
+    request = request.on_device()
     with console_reading(quiet) as reading:
         plan = planning.make_plan(request, sets, reading)
     plan = train.train_missing(plan, request, quiet)
@@ -259,25 +254,23 @@ def study(
         show(study_tables.render_list(studies.available()))
         return
     from zsadbench.cli.progress import console_progress, console_reading
-    from zsadbench.protocol import EvaluationProtocol
-    from zsadbench.running.request import Request
+    from zsadbench.running.request import make_request
 
     found = studies.load(name)
-    names = names_of(datasets, "--datasets") if datasets else ()
-    request = Request(
-        methods=(),
-        datasets=names,
+    request = make_request(
+        datasets=datasets or [row.dataset for row in found.rows],
         out=out or Path("runs/studies") / found.name,
         data_root=data_root,
-        encoder=demo_encoder(encoder, names or [row.dataset for row in found.rows]),
+        encoder=encoder,
         weights=weights_of(weights or []),
         checkpoint_folder=checkpoints,
         train=not no_train,
-        categories=names_of(categories, "--categories") if categories else (),
-        device=checked_device(device),
-        protocol=EvaluationProtocol(limit=limit),
+        categories=categories or (),
+        device=device,
+        protocol={"limit": limit},
         overwrite=overwrite,
-    )
+    ).on_device()
+    say_encoder(encoder, request.encoder)
     with console_reading(quiet) as reading:
         jobs = studies.make_jobs(found, request, reading)
     jobs = studies.train_missing(jobs, lambda plan, own: train.train_missing(plan, own, quiet))
@@ -303,14 +296,6 @@ def list_(
 
     rows = listing.rows(kind.value)
     show(json.dumps([dataclasses.asdict(row) for row in rows], indent=1) if as_json else listing.render(rows))
-
-
-def _eval_size(text: str) -> Any:
-    if text in ("input", "native"):
-        return text
-    if text.isdigit() and int(text) > 0:
-        return int(text)
-    raise UsageError(f'--eval-size {text}: expected "input", "native" or a number of pixels.')
 
 
 def _ending(summary: Any, out: Path) -> str:

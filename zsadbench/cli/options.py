@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from zsadbench.errors import UnknownName, UsageError
-from zsadbench.support import variants
+from zsadbench.errors import UsageError
 from zsadbench.support.texts import printable
 
 DEFAULT_RUN = Path("runs/default")
@@ -56,14 +54,6 @@ def add_plugins(folders: Sequence[Path] | None) -> None:
         plugins.add_folder(folder)
 
 
-def names_of(text: str, option: str) -> tuple[str, ...]:
-    r"""Split names separated by commas; a comma in brackets or written "\," is part of a name. Raises UsageError."""
-    names = tuple(part for part in variants.parts(text) if part)
-    if not names:
-        raise UsageError(f"{option} is empty; expected names separated by commas.")
-    return names
-
-
 def pairs(items: Sequence[str], option: str) -> list[tuple[str, str]]:
     """Split NAME=VALUE texts. Raises UsageError."""
     for item in items:
@@ -72,74 +62,41 @@ def pairs(items: Sequence[str], option: str) -> list[tuple[str, str]]:
     return [(item.partition("=")[0], item.partition("=")[2]) for item in items]
 
 
-def checkpoints_of(items: Sequence[str]) -> dict[str, tuple[Path, ...]]:
-    """Read METHOD=PATH texts: method -> the files or folder of its trained weights. Raises UsageError."""
-    found: dict[str, tuple[Path, ...]] = {}
-    for method, path in pairs(items, "--checkpoint METHOD=PATH"):
-        found[method] = (*found.get(method, ()), Path(path).expanduser())
+def once(items: Sequence[str], option: str) -> dict[str, str]:
+    """Read NAME=VALUE texts of an option that takes each name once. Raises UsageError."""
+    found: dict[str, str] = {}
+    for name, value in pairs(items, option):
+        if name in found:
+            told = f"{option.partition(' ')[0]} {name} is given twice, as {found[name]} and as {value}"
+            raise UsageError(f"{told}; give it once.")
+        found[name] = value
     return found
 
 
-def changes_of(items: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Read METHOD.FIELD=VALUE texts: method -> field -> value. Raises UsageError."""
-    changes: dict[str, dict[str, Any]] = {}
-    for target, value in pairs(items, "--set METHOD.FIELD=VALUE"):
-        method, _, field = target.rpartition(".")
-        if not method:
-            raise UsageError(
-                f"--set {target}={value}: got no method; expected METHOD.FIELD=VALUE, e.g. winclip.temperature=0.01."
-            )
-        own = changes.setdefault(method, {})
-        if field in own:
-            raise UsageError(f"--set {target} is given twice, as {own[field]} and as {value}; give it once.")
-        own[field] = value
-    return changes
+def checkpoints_of(items: Sequence[str]) -> dict[str, list[str]]:
+    """Read METHOD=PATH texts: method -> the files or folder of its trained weights. Raises UsageError."""
+    found: dict[str, list[str]] = {}
+    for method, path in pairs(items, "--checkpoint METHOD=PATH"):
+        found.setdefault(method, []).append(path)
+    return found
 
 
-def sweep_of(items: Sequence[str]) -> dict[str, dict[str, Sequence[Any]]]:
-    """Read METHOD.FIELD=VALUES texts: method -> field -> values. Raises UsageError."""
-    from zsadbench.running.request import swept
-
-    given: dict[str, str] = {}
-    for target, values in pairs(items, "--sweep METHOD.FIELD=VALUES"):
-        if target in given:
-            raise UsageError(f"--sweep {target} is given twice; name all values in one.")
-        given[target] = values
-    return swept(given)
+def changes_of(items: Sequence[str]) -> dict[str, str]:
+    """Read METHOD.FIELD=VALUE texts: METHOD.FIELD -> value. Raises UsageError."""
+    return once(items, "--set METHOD.FIELD=VALUE")
 
 
-def weights_of(items: Sequence[str]) -> dict[str, Path]:
-    """Read SPEC=PATH pairs, beside those of the variable ZSADBENCH_WEIGHTS. Raises UsageError."""
-    from zsadbench import encoders
-
-    given: dict[str, Path] = {}
-    for spec, path in pairs(items, "--weights SPEC=PATH"):
-        if spec in given:
-            raise UsageError(f"--weights {spec} is given twice, as {given[spec]} and as {path}; give it once.")
-        given[spec] = Path(path).expanduser()
-    return encoders.inherited() | given
+def sweep_of(items: Sequence[str]) -> dict[str, str]:
+    """Read METHOD.FIELD=VALUES texts: METHOD.FIELD -> values. Raises UsageError."""
+    return once(items, "--sweep METHOD.FIELD=VALUES")
 
 
-def demo_encoder(spec: str | None, datasets: Sequence[str]) -> str | None:
-    """The demo set has its own small encoder; everything else runs with each method's published one."""
-    if spec is None and all(re.split("[.=]", name)[0] == "demo" for name in datasets):
-        say("encoder: demo (the demo set's own; --encoder SPEC chooses another)")
-        return "demo"
-    return spec
+def weights_of(items: Sequence[str]) -> dict[str, str]:
+    """Read SPEC=PATH texts. Raises UsageError."""
+    return once(items, "--weights SPEC=PATH")
 
 
-def checked_device(device: str) -> str:
-    """Resolve "auto" and refuse a device that is not there. Raises UsageError."""
-    from zsadbench.support import meters
-
-    return meters.checked_device(device)
-
-
-def choice(value: str, field: str, owner: type) -> Any:
-    """Check a text against the Literal type of a dataclass field."""
-    import typing
-
-    choices = typing.get_args(typing.get_type_hints(owner)[field])
-    if value not in choices:
-        raise UnknownName(f"--{field.replace('_', '-')}", value, choices)
-    return value
+def say_encoder(given: str | None, chosen: str | None) -> None:
+    """Say so where the demo set's own encoder was chosen, as nobody asked for it."""
+    if chosen and not given:
+        say(f"encoder: {chosen} (the demo set's own; --encoder SPEC chooses another)")

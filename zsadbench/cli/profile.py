@@ -16,16 +16,14 @@ from zsadbench.cli.options import (
     Weights,
     add_plugins,
     changes_of,
-    checked_device,
-    choice,
-    demo_encoder,
-    names_of,
     say,
+    say_encoder,
     show,
     weights_of,
 )
 from zsadbench.errors import UsageError
 from zsadbench.records.efficiency import VISA_IMAGES, EfficiencyRecord, ProfileOptions
+from zsadbench.support.texts import names_of
 
 DEFAULT = ProfileOptions()
 
@@ -63,22 +61,17 @@ def profile(
 ) -> None:
     """Measure latency, throughput, memory, parameters and FLOPs of methods, and what training them costs."""
     add_plugins(plugins)
-    from zsadbench.profiling import measure
-    from zsadbench.protocol import EvaluationProtocol
-    from zsadbench.records import efficiency
-    from zsadbench.running import plan
-    from zsadbench.running.request import Request
-    from zsadbench.tables import efficiency as efficiency_table
+    from zsadbench.running.request import make_request
 
-    request = Request(
-        methods=names_of(methods, "--methods"),
+    request = make_request(
+        methods=methods,
         datasets=(dataset,) if dataset else (),
         out=out,
-        encoder=demo_encoder(encoder, [dataset]) if dataset else encoder,
+        encoder=encoder,
         weights=weights_of(weights or []),
         changes=changes_of(set_ or []),
-        device=checked_device(device),
-        protocol=EvaluationProtocol(precision=choice(precision, "precision", EvaluationProtocol)),
+        device=device,
+        protocol={"precision": precision},
     )
     options = ProfileOptions(
         random_weights=random_weights,
@@ -92,12 +85,19 @@ def profile(
         epoch_images=epoch_images,
         plugin_folders=tuple(plugins or ()),
     )
+    say_encoder(encoder, request.encoder)
+    request = request.on_device()
+    from zsadbench.profiling import measure
+    from zsadbench.records import efficiency
+    from zsadbench.running import plan
+    from zsadbench.tables import efficiency as efficiency_table
+
     for problem in plan.unread_methods(request):
         say(f"PROBLEM: {problem}")
     records = []
     for record in measure.profile(request, options):
         records.append(record)
-        path = efficiency.save(out, record)
+        path = efficiency.save(request.out, record)
         if not quiet:
             say(f"{record.method}: {_told(record)} ({path})")
     show(efficiency_table.render(records, []).rstrip("\n"))

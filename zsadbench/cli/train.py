@@ -18,10 +18,8 @@ from zsadbench.cli.options import (
     Weights,
     add_plugins,
     changes_of,
-    checked_device,
-    choice,
-    demo_encoder,
     say,
+    say_encoder,
     weights_of,
 )
 from zsadbench.errors import UsageError
@@ -52,25 +50,26 @@ def train(
 ) -> None:
     """Train a method on the test split of an auxiliary dataset; a killed training goes on where it stopped."""
     add_plugins(plugins)
-    from zsadbench.cli.progress import console_training
-    from zsadbench.protocol import EvaluationProtocol
-    from zsadbench.training import loop
-    from zsadbench.training.request import TrainRequest
+    from zsadbench.running.request import make_train_request
 
-    request = TrainRequest(
-        method=method,
-        dataset=dataset,
+    request = make_train_request(
+        method,
+        dataset,
         out=out,
         data_root=data_root,
-        encoder=demo_encoder(encoder, [dataset]),
+        encoder=encoder,
         weights=weights_of(weights or []),
         changes=_own_changes(method, set_ or []),
-        device=checked_device(device),
-        precision=choice(precision, "precision", EvaluationProtocol),
+        device=device,
+        precision=precision,
         seed=seed,
         epochs=epochs,
         limit=limit,
     )
+    say_encoder(encoder, request.encoder)
+    from zsadbench.cli.progress import console_training
+    from zsadbench.training import loop
+
     with console_training(quiet) as progress:
         loop.train(request, progress)
     use = shlex.join(["zsadbench", "run", "--methods", method, "--checkpoint", f"{method}={out}"])
@@ -95,12 +94,13 @@ def train_missing(plan: Plan, request: Request, quiet: bool) -> Plan:
         return trainings.train_missing(plan, request, progress)
 
 
-def _own_changes(method: str, items: list[str]) -> dict[str, object]:
+def _own_changes(method: str, items: list[str]) -> dict[str, str]:
     """Return the changed options of the method; a --set for another one is a typing error."""
     stem = variants.stem_of(method)
-    found: dict[str, object] = {}
-    for target, changes in changes_of(items).items():
-        if target not in (method, stem):
+    found = {}
+    for target, value in changes_of(items).items():
+        name, _, option = target.rpartition(".")
+        if name not in (method, stem):
             raise UsageError(f"--set {target}: only {method} is trained; expected --set {stem}.FIELD=VALUE.")
-        found |= changes
+        found[option] = value
     return found

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from zsadbench import methods as method_plugins
-from zsadbench.errors import UsageError
+from zsadbench.errors import UnknownName, UsageError
 from zsadbench.methods import Method
 from zsadbench.protocol import EvaluationProtocol
-from zsadbench.support import options, plugins, preset_names, variants
-from zsadbench.support.meters import checked_device
+from zsadbench.support import meters, options, plugins, preset_names, variants
+from zsadbench.support.texts import names_of
+from zsadbench.training.request import TrainRequest
+
+POSITIVE = ("eval_size", "aupro_limit", "limit", "batch_size")  # numbers of the protocol that must be above 0
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,10 @@ class Request:
     timeout_per_batch: float | None = None  # seconds that a call of a method may take; None: for ever
     save_maps: bool = False  # keep finished maps for figures; no part of the protocol
     overwrite: bool = False  # replace finished cells of other options or another protocol
+
+    def on_device(self) -> Request:
+        """Return the request with its device resolved, "auto" too. Raises UsageError where it is not there."""
+        return replace(self, device=meters.checked_device(self.device))
 
     def checkpoint(self, name: str | None) -> tuple[Path, ...]:
         """Return what is given as trained weights under a name: files, or our own folder; nothing if nothing is."""
@@ -101,15 +109,16 @@ def make_request(
     ZSADBENCH_WEIGHTS. changes: "METHOD.OPTION" -> value. sweep: "METHOD.OPTION" -> values, or one text of values with
     commas: the method runs with each of them, as variants. protocol: fields of `EvaluationProtocol`, values or texts.
     Where every data set is the demo set, the demo's own encoder is chosen unless another one is named. switches: the
-    boolean fields of Request. Raises UsageError for what is empty, unknown or not there.
+    boolean fields of Request. Raises UsageError for what is empty, unknown or out of range. torch is not imported:
+    whether this machine has the device is asked by `Request.on_device`.
     """
     from zsadbench import encoders
 
     for folder in plugin_folders:
         plugins.add_folder(Path(folder))
-    named = () if datasets == () else names_of(datasets, "datasets")
+    named = () if datasets == () else names_of(datasets, "--datasets")
     return Request(
-        methods=() if methods == () else names_of(methods, "methods"),
+        methods=() if methods == () else names_of(methods, "--methods"),
         datasets=named,
         out=Path(out).expanduser(),
         data_root=None if data_root is None else Path(data_root).expanduser(),
@@ -118,12 +127,65 @@ def make_request(
         checkpoints={name: _paths(given) for name, given in (checkpoints or {}).items()},
         checkpoint_folder=None if checkpoint_folder is None else Path(checkpoint_folder).expanduser(),
         changes=_by_method(changes or {}, "--set"),
-        sweep=swept(sweep or {}),
-        categories=() if categories == () else names_of(categories, "categories"),
-        device=checked_device(device),
-        protocol=options.override(EvaluationProtocol(), protocol or {}, "protocol"),
+        sweep=_swept(sweep or {}),
+        categories=() if categories == () else names_of(categories, "--categories"),
+        device=meters.check_device_name(device),
+        protocol=make_protocol(protocol or {}),
         **switches,
     )
+
+
+def make_train_request(
+    method: str,
+    dataset: str,
+    *,
+    changes: Mapping[str, Any] | None = None,
+    precision: str = "fp32",
+    seed: int = 0,
+    epochs: int | None = None,
+    limit: int | None = None,
+    **shared: Any,
+) -> TrainRequest:
+    """Make the request of a training: arguments and errors are those of `make_request`.
+
+    changes: OPTION -> value of the method. epochs: of every stage; None for the recipe's. limit: images a category.
+    """
+    request = make_request(
+        datasets=[dataset], protocol={"precision": precision, "seed": seed, "limit": limit}, **shared
+    ).on_device()
+    return TrainRequest(
+        method,
+        dataset,
+        request.out,
+        data_root=request.data_root,
+        encoder=request.encoder,
+        weights=request.weights,
+        changes=changes or {},
+        device=request.device,
+        precision=request.protocol.precision,
+        seed=request.protocol.seed,
+        epochs=epochs,
+        limit=request.protocol.limit,
+    )
+
+
+def make_protocol(given: Mapping[str, Any]) -> EvaluationProtocol:
+    """Make a protocol of values or texts by field. Raises UsageError for an unknown field and for a wrong value."""
+    kinds = typing.get_type_hints(EvaluationProtocol)
+    values = {}
+    for name, value in given.items():
+        if name not in kinds:
+            raise UnknownName("option of the protocol", name, kinds)
+        option = f"--{name.replace('_', '-')}"
+        if typing.get_origin(kinds[name]) is Literal and value not in typing.get_args(kinds[name]):
+            raise UnknownName(option, str(value), typing.get_args(kinds[name]))
+        try:
+            values[name] = options.parse(str(value), kinds[name])
+        except ValueError as error:
+            raise UsageError(f"{option} {value}: {error}.") from None
+        if name in POSITIVE and not isinstance(values[name], str | None) and values[name] <= 0:
+            raise UsageError(f"{option} {value}: expected a number above 0.")
+    return EvaluationProtocol(**values)
 
 
 def demo_encoder(datasets: Sequence[str]) -> str | None:
@@ -131,20 +193,11 @@ def demo_encoder(datasets: Sequence[str]) -> str | None:
     return "demo" if datasets and all(re.split("[.=]", name)[0] == "demo" for name in datasets) else None
 
 
-def names_of(names: str | Sequence[str], what: str) -> tuple[str, ...]:
-    """Return names that were given one by one, or as one text separated by commas. Raises UsageError for none."""
-    parts = variants.parts(names) if isinstance(names, str) else names
-    found = tuple(part.strip() for part in parts if part.strip())
-    if not found:
-        raise UsageError(f"--{what} is empty; expected names separated by commas.")
-    return found
-
-
 def _paths(given: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
     return tuple(Path(path).expanduser() for path in ([given] if isinstance(given, str | Path) else given))
 
 
-def swept(given: Mapping[str, str | Sequence[Any]]) -> dict[str, dict[str, Sequence[Any]]]:
+def _swept(given: Mapping[str, str | Sequence[Any]]) -> dict[str, dict[str, Sequence[Any]]]:
     """Return what is swept, method -> option -> values, of "METHOD.OPTION" -> values or a text with commas.
 
     Raises UsageError.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import statistics
 import sys
 import time
@@ -198,16 +199,26 @@ def peak_flops(device: str, dtype: torch.dtype, watch: Stopwatch, repeats: int =
     return 2 * side**3 / min(watch(lambda: torch.mm(left, right)) for _ in range(repeats))
 
 
+def check_device_name(device: str) -> str:
+    """Return a device that was asked for, whether it is there or not; imports no torch. Raises UsageError."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise UsageError(f"--device {device}: expected auto, cpu, cuda or cuda:N.")
+    return device
+
+
 def checked_device(device: str) -> str:
     """Resolve "auto" and refuse a device that is not there. Raises UsageError."""
+    if check_device_name(device) == "cpu":
+        return device
     import torch
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if device != "cpu" and not device.startswith("cuda"):
-        raise UsageError(f"--device {device}: expected auto, cpu, cuda or cuda:N.")
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
         raise UsageError(f"--device {device}: torch finds no CUDA device here. Use --device cpu.")
+    if int(device.partition(":")[2] or 0) >= count:
+        raise UsageError(f"--device {device}: there are {count} here; expected cuda:0 to cuda:{count - 1}.")
     return device
 
 

@@ -100,7 +100,8 @@ def _parse_union(text: str, alternatives: tuple[Any, ...]) -> Any:
             return parse(text, alternative)
         except ValueError as error:
             problems.append(str(error))
-    raise ValueError(" or ".join(dict.fromkeys(problems)))
+    told = (problem.removeprefix(f"got {text!r}, expected ") for problem in dict.fromkeys(problems))
+    raise ValueError(f"got {text!r}, expected {' or '.join(told)}")
 
 
 def documented(kind: type) -> list[Option]:
