@@ -39,7 +39,13 @@ AnyConfig = TypeVar("AnyConfig", bound="EncoderConfig")
 
 @dataclass(frozen=True)
 class MethodCard:
-    """Facts about a method that a table or listing shows. Written as literals: listing reads it without importing."""
+    """Facts about a method that a table or listing shows. Written as literals: listing reads it without importing.
+
+    Example:
+        >>> import zsadbench as z
+        >>> z.MethodCard(title="Brightness", reference="you, 2026", scope="image").shots
+        0
+    """
 
     title: str  # as printed in tables
     reference: str  # paper: authors, venue, identifier
@@ -52,7 +58,13 @@ class MethodCard:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The encoder fields that the options of every method with an encoder start with."""
+    """The encoder fields that the options of every method with an encoder start with.
+
+    Example:
+        >>> import zsadbench as z
+        >>> z.EncoderConfig(encoder="open_clip:ViT-L-14-336/openai", size=518).on("demo").size is None
+        True
+    """
 
     encoder: str = ""  # encoder SPEC, e.g. "open_clip:ViT-L-14-336/openai"
     size: int | None = None  # input side in pixels; None: the encoder's own
@@ -69,7 +81,12 @@ class EncoderConfig:
 
 
 class Prediction(NamedTuple):
-    """The result for one batch; unpacks as `scores, maps`."""
+    """The result for one batch; unpacks as `scores, maps`.
+
+    Example:
+        >>> import torch, zsadbench as z
+        >>> scores, maps = z.Prediction(scores=torch.zeros(2), maps=torch.zeros(2, 14, 14))
+    """
 
     scores: Tensor  # [B] float32, higher is more anomalous
     maps: Tensor  # [B, h, w] float32, higher is more anomalous, any resolution, unnormalised
@@ -100,6 +117,18 @@ class Method(ABC):
 
     Subclasses set `card` and `presets` (preset name -> options, the first is the default) as class attributes, and in
     `__init__` whatever depends on the options. Instances hold no per-image state; caches per category are allowed.
+
+    Example, a whole plugin once `@z.register` stands above it in a file of the method's name:
+        >>> import zsadbench as z
+        >>> class Brightness(z.Method):
+        ...     card = z.MethodCard(title="Brightness", reference="you, 2026", scope="image")
+        ...     presets = {"default": None}
+        ...     preprocess = z.Preprocess(size=224)
+        ...     def predict(self, batch):
+        ...         maps = batch.images.mean(dim=1)  # [B, 224, 224]
+        ...         return z.Prediction(scores=maps.amax(dim=(1, 2)), maps=maps)
+        >>> Brightness(None, encoder=None).scope
+        'image'
     """
 
     card: ClassVar[MethodCard]
@@ -161,7 +190,7 @@ class TrainingBatch(Protocol):
 
 
 class TrainableMethod(Method):
-    """A method with trained weights beside its frozen encoder."""
+    """A method with trained weights beside its frozen encoder. A whole one: docs/guides/add-a-trained-method.md."""
 
     free_options: ClassVar[frozenset[str]] = (
         frozenset()
@@ -240,7 +269,10 @@ AnyMethod = TypeVar("AnyMethod", bound=type[Method])
 
 
 def register(method: AnyMethod) -> AnyMethod:
-    """Class decorator: declare the one method of this module; its CLI name is the module's last name."""
+    """Class decorator: declare the one method of this module; its CLI name is the module's last name.
+
+    Raises PluginError for a second one in the module, and for a class without `card` or `presets`.
+    """
     plugins.register(method, required=("card", "presets"))
     return method
 

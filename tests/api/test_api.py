@@ -15,7 +15,10 @@ from PIL import Image
 import zsadbench as z
 from zsadbench.errors import DataError, RecordError, UnknownName, UsageError, ZsadError
 
-EXAMPLES = ("api.run", "api.runs", "api.predictor", "api.listing", "metrics.pixels")
+EXAMPLES = (
+    *("api.run", "api.runs", "api.predictor", "api.listing", "metrics.pixels", "metrics.measure"),
+    *("methods", "encoders.features", "data.images", "testing"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +42,15 @@ def test_every_name_is_there_and_dir_lists_it() -> None:
     assert set(z.__all__) <= set(dir(z))
     with pytest.raises(AttributeError, match="no attribute 'evalute'"):
         _ = z.evalute
+
+
+def test_every_public_docstring_has_an_example() -> None:
+    public = [z.metrics.image_metrics, z.metrics.pixel_metrics, z.Predictor.predict, z.Predictor.stream]
+    public += [z.Run.to_pandas, z.Run.scores, z.Run.table, z.Run.figure]
+    public += [getattr(z, name) for name in z.__all__ if callable(getattr(z, name))]
+    # The first three have them at their functions, the others at `Method` and in a guide.
+    without = {z.Run, z.Predictor, z.Predictions, z.TrainableMethod, z.register}
+    assert not [one.__name__ for one in public if ">>> " not in (one.__doc__ or "") and one not in without]
 
 
 @pytest.mark.filterwarnings("ignore:dbscan")
@@ -85,6 +97,19 @@ def test_runs_are_found_by_a_pattern_and_an_empty_one_is_told() -> None:
         (lambda: z.evaluate("constant", "demo", options={"temperature": 1}), "METHOD.FIELD=VALUE"),
         (lambda: z.load("winclip", encoder="demo", device="tpu"), "expected auto, cpu, cuda"),
         (lambda: z.load("constant", checkpoint="x.pth"), "no trained weights"),
+        (lambda: z.load("april_gan", encoder="demo", checkpoint="x.pth"), "x.pth does not exist"),
+        (lambda: z.evaluate("constant", "demo", limit="two"), "got 'two', expected none or an integer"),
+        (lambda: z.profile("constant", batch=1), "option of profile 'batch'. Did you mean 'batches'"),
+        (lambda: z.load_run(), "got no folder"),
+        (lambda: z.describe("mvtek"), "Did you mean 'mvtec'"),
+        (lambda: z.Run(()).figure("ranks", metrics="ap"), "Did you mean 'metric'"),
+        (lambda: z.load("constant").predict(3), "got a int for images"),
+        (lambda: z.load("constant").predict([[1, 2]]), "image 0 is a list; expected a path"),
+        (lambda: z.load("constant").predict("."), "is a folder"),
+        (lambda: z.load("constant").predict(np.zeros((0, 4, 3), np.uint8)), "image 0 has no pixels"),
+        (lambda: z.load("constant").predict(np.zeros((4, 4, 3), np.uint8), batch_size=0), "batch_size is 0"),
+        (lambda: z.metrics.image_metrics(["a"], [0]), "expected real numbers"),
+        (lambda: z.metrics.pixel_metrics([np.zeros((2, 2), np.float32)], []), "1 anomaly maps, 0 masks"),
         (lambda: z.load("april_gan", encoder="demo").predict(np.zeros((9, 9, 3), np.uint8)), "needs trained weights"),
     ],
 )
@@ -113,14 +138,39 @@ def test_methods_of_every_scope_predict_images_of_any_size(tmp_path: Path, name:
     assert np.array_equal(result.scores, again.scores)
 
 
+def test_sixteen_bits_alpha_and_modes_mean_the_same_as_files_arrays_and_pil_images(tmp_path: Path) -> None:
+    deep = np.random.default_rng(0).integers(0, 65535, (30, 50), np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    paletted = Image.fromarray((deep >> 8).astype(np.uint8)).convert("P")
+    paletted.save(tmp_path / "p.png")
+    winclip = z.load("winclip", encoder="demo")
+    with Image.open(tmp_path / "deep.png") as opened:
+        scores = winclip.predict([tmp_path / "deep.png", opened, deep, (deep >> 8).astype(np.uint8)]).scores
+    assert len(set(scores.tolist())) == 1
+    files, images = (winclip.predict(one).scores for one in (tmp_path / "p.png", paletted))
+    assert files == images
+    with pytest.raises(DataError, match="image 0 holds floating-point pixels"):
+        winclip.predict(Image.fromarray(deep.astype(np.float32)))
+
+
+def test_a_run_whose_records_must_not_share_a_table_says_so_in_a_notebook() -> None:
+    for size in ("input", "64"):
+        z.evaluate("constant", "demo", out=f"runs/{size}", limit=2, categories="wood", eval_size=size)
+    shown = z.load_runs("runs/*")._repr_markdown_()
+    assert shown.startswith("Run(") and "eval_size" in shown
+
+
+def test_names_are_found_in_any_case_and_data_sets_are_described() -> None:
+    assert z.list_methods("*WinCLIP*") == ["winclip"] and z.list_datasets("MVTec") == ["mvtec"]
+    assert z.describe("mvtec")["card"]["title"] == "MVTec AD"
+
+
 def test_predictions_equal_those_of_a_run(tmp_path: Path) -> None:
     run = z.evaluate("winclip", "demo", out="runs/all", limit=4, categories="wood")
     scores = run.scores("winclip", "demo", "wood")
     from zsadbench import datasets
 
     root = datasets.create("demo").root
-    noun = datasets.create("demo").categories()[0]
-    del noun
     category = next(one for one in datasets.create("demo").categories() if one.name == "wood")
     result = z.load("winclip", encoder="demo").predict([root / one for one in scores["sample"]], noun=category.noun)
     assert np.allclose(result.scores, scores["score"], atol=1e-6)

@@ -7,38 +7,50 @@ from fnmatch import fnmatch
 from typing import Any
 
 from zsadbench import datasets, methods
+from zsadbench.errors import UnknownName
 
 
 def list_methods(pattern: str = "*") -> list[str]:
-    """Return the names of methods that match a pattern, without presets; no plugin is imported.
+    """Return the names of methods that match a pattern in any case, without presets; no plugin is imported.
 
     Example:
         >>> import zsadbench as z
         >>> z.list_methods("win*")
         ['winclip']
     """
-    return [item.name for item in methods.available() if fnmatch(item.name, pattern)]
+    return [item.name for item in methods.available() if fnmatch(item.name, pattern.lower())]
 
 
 def list_datasets(pattern: str = "*") -> list[str]:
-    """Return the names of data sets that match a pattern, with variants; no plugin is imported.
+    """Return the names of data sets that match a pattern in any case, with variants; no plugin is imported.
 
     Example:
         >>> import zsadbench as z
         >>> z.list_datasets("vis*")
         ['visa']
     """
-    return [item.name for item in datasets.available() if fnmatch(item.name, pattern)]
+    return [item.name for item in datasets.available() if fnmatch(item.name, pattern.lower())]
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Return what a method says of itself: name, card, presets with their options. Raises UnknownName, PluginError.
+    """Return what a method or data set says of itself: name and card; of a method also its options and presets.
+
+    options: name -> value, of the preset that the name means; presets: name -> options. Raises UnknownName,
+    PluginError.
 
     Example:
         >>> import zsadbench as z
         >>> z.describe("winclip")["name"]
         'winclip'
+        >>> z.describe("visa")["card"]["title"]
+        'VisA'
     """
+    known = [item.name for item in methods.available()]
+    cards = {item.name: item.card for item in datasets.available() if item.card}
+    if name.partition(".")[0] not in known:
+        if name not in cards:
+            raise UnknownName("method or dataset", name, [*known, *cards])
+        return {"name": name, "card": asdict(cards[name])}
     method, full, config = methods.lookup(name)
     return {
         "name": full,

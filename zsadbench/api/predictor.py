@@ -7,27 +7,25 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 from zsadbench import methods
 from zsadbench.components import postprocess
-from zsadbench.data.images import DECODERS, apply, decode_image
+from zsadbench.data.images import DECODERS, apply, convert_image, decode_image
 from zsadbench.datasets import Category
 from zsadbench.encoders import weights as weight_files
-from zsadbench.errors import DataError, UsageError
+from zsadbench.errors import DataError, UsageError, WeightsError
 from zsadbench.methods import Method, TrainableMethod
 from zsadbench.running.contract import check_prediction
 from zsadbench.running.loading import ChunkStore, batch_of, scored_batches
 from zsadbench.support.spill import Spill
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    AnyImage = str | Path | Image | NDArray[Any]
+AnyImage = str | Path | Image | NDArray[Any]
 
 
 class ImagePrediction(NamedTuple):
@@ -86,12 +84,22 @@ class Predictor:
     ) -> Iterator[ImagePrediction]:
         """Yield the result of each image in order; a method of scope "image" holds few images at a time.
 
-        images: paths, PIL images, or arrays [H, W], [H, W, 3] or [H, W, 4] of uint8, of any sizes. noun: what they
-        show, for prompts. normal: reference images of a few-shot method. batch_size: images an encoder pass. Methods
-        of scope "batch" compare the images of a batch, those of scope "category" all of them: their results depend on
-        what is given together. Raises DataError naming the image, UsageError for references that a method needs or
-        has no use for.
+        images: paths, PIL images, or arrays [H, W], [H, W, 3] (RGB) or [H, W, 4] of uint8 or uint16, of any sizes; one
+        alone needs no list. Alpha is dropped, 16 bits keep their high byte, and EXIF orientations are not applied, as
+        in runs. noun: what they show, for prompts. normal: reference images of a few-shot method. batch_size: images
+        an encoder pass. Methods of scope "batch" compare the images of a batch, those of scope "category" all of them:
+        their results depend on what is given together. Raises DataError naming the image, NeedsCheckpoint, and
+        UsageError for references that a method needs or has no use for.
+
+        Example:
+            >>> import numpy as np
+            >>> import zsadbench as z
+            >>> for one in z.load("constant").stream([np.zeros((40, 60), np.uint8)]):
+            ...     print(one.name, one.score, one.map.shape, one.map.dtype)
+            image 0 0.0 (40, 60) float32
         """
+        if batch_size < 1:
+            raise UsageError(f"batch_size is {batch_size}; expected at least 1 image a pass.")
         method, category = self.method, Category(noun, noun, "images")
         references = _as_list(normal)
         if method.shots != len(references) and (method.shots or references):
@@ -133,6 +141,8 @@ class _Images:
         """Return a preprocessed image [3, S, S] float32. Raises DataError naming the image."""
         index = int(path.name)
         pixels = _pixels(self.images[index], self.names[index])
+        if not pixels.size:
+            raise DataError(f"{self.names[index]} has no pixels: its shape is {list(pixels.shape)}.")
         self._sizes[index] = pixels.shape[0], pixels.shape[1]
         return apply(self._method.preprocess, pixels)
 
@@ -146,22 +156,32 @@ class _Images:
 def _pixels(image: AnyImage, name: str) -> NDArray[np.uint8]:
     """Return RGB [H, W, 3] uint8."""
     if isinstance(image, str | Path):
+        if Path(image).is_dir():
+            raise DataError(f"{name} is a folder; expected an image. Give the paths of its files.")
         return decode_image(Path(image))
+    if isinstance(image, Image):
+        return convert_image(image, name)
     if not isinstance(image, np.ndarray):
-        image = np.asarray(image.convert("RGB"))
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        raise DataError(f"{name} is a {type(image).__name__}; expected a path, a PIL image or a NumPy array.")
+    known = image.dtype.kind == "u" and image.dtype.itemsize <= 2
+    if not known or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
         raise DataError(
             f"{name} is an array of shape {list(image.shape)} and type {image.dtype}; expected [H, W], [H, W, 3] or "
-            "[H, W, 4] of uint8."
+            "[H, W, 4] of uint8 or uint16."
         )
+    if image.dtype.itemsize == 2:
+        image = (image >> 8).astype(np.uint8)  # as a file of 16 bits is read
     if image.ndim == 2 or image.shape[2] == 1:
         return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
     return np.ascontiguousarray(image[..., :3])
 
 
 def _as_list(images: AnyImage | Iterable[AnyImage]) -> list[AnyImage]:
-    one = isinstance(images, str | Path | np.ndarray) or hasattr(images, "convert")
-    return [images] if one else list(images)  # type: ignore[list-item, arg-type]  # told apart just above
+    if isinstance(images, str | Path | Image | np.ndarray):
+        return [images]
+    if not isinstance(images, Iterable):
+        raise UsageError(f"got a {type(images).__name__} for images; expected paths, PIL images or NumPy arrays.")
+    return list(images)
 
 
 def load(
@@ -177,9 +197,10 @@ def load(
 ) -> Predictor:
     """Return a method that is ready to predict, by its name as on the command line.
 
-    checkpoint: trained weights, a file or a folder that `zsadbench train` wrote. encoder: another SPEC. weights: SPEC
-    -> local file. plugins: folders with methods of one's own. options: fields of the method's options. Raises
-    UnknownName, OptionError, WeightsError, NeedsCheckpoint.
+    checkpoint: trained weights, a file or a folder that `zsadbench train` wrote. encoder: another SPEC. device: "auto",
+    "cpu", "cuda" or "cuda:N". precision: "fp32", "bf16" or "fp16". weights: SPEC -> local file. plugins: folders with
+    methods of one's own. options: fields of the method's options. Raises UnknownName, OptionError, UsageError,
+    WeightsError. A trained method without a checkpoint raises NeedsCheckpoint when it predicts.
 
     Example:
         >>> import zsadbench as z
@@ -204,4 +225,7 @@ def load(
 def _weights_file(path: Path) -> Path:
     from zsadbench.training import checkpoints
 
-    return path / checkpoints.WEIGHTS if path.is_dir() else path
+    file = path / checkpoints.WEIGHTS if path.is_dir() else path
+    if not file.exists():
+        raise WeightsError(f"checkpoint {file} does not exist; expected weights, or a folder that `train` wrote.")
+    return file

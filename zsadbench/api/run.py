@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsadbench.api.runs import Run
+from zsadbench.errors import UnknownName
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -133,7 +134,9 @@ def profile(
 
     dataset: take the presets and the encoder of a run on it. options: "METHOD.OPTION" -> value. measurement: fields of
     `zsadbench.records.efficiency.ProfileOptions`, such as batches=(1, 8), train=True or random_weights=True. Times are
-    milliseconds an image, memory is bytes; a failed method has its reason in column `error`. Raises UsageError.
+    milliseconds an image, memory is bytes; a failed method has its reason in column `error`. Each method is measured in
+    a process of its own, which imports the script that calls this: there the call stands below
+    `if __name__ == "__main__":`; a notebook needs nothing. Raises UsageError.
 
     Example:
         >>> import zsadbench as z
@@ -151,6 +154,9 @@ def profile(
         methods=methods, datasets=[dataset] if dataset else (), out=out, encoder=encoder, weights=weights,
         changes=options, device=device, protocol={"precision": precision}, plugin_folders=plugins,
     ).on_device()  # fmt: skip
+    known = [field.name for field in fields(efficiency.ProfileOptions)]
+    for name in measurement.keys() - known:
+        raise UnknownName("option of profile", name, known)
     asked = efficiency.ProfileOptions(**{"plugin_folders": tuple(Path(folder) for folder in plugins), **measurement})
     rows = []
     for record in measure.profile(request, asked):

@@ -6,10 +6,11 @@ import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zsadbench.errors import RecordError, UnknownName
+from zsadbench.errors import RecordError, UnknownName, UsageError
 from zsadbench.records import results
 from zsadbench.records.results import Record
 
@@ -58,7 +59,16 @@ class Run:
         return pandas.DataFrame(rows, columns=quality.Number._fields)
 
     def scores(self, method: str, dataset: str, category: str) -> DataFrame:
-        """Return the image scores of a cell: columns sample, label, defect, score. Raises UnknownName, RecordError."""
+        """Return the image scores of a cell: columns sample, label (1: anomalous), defect, score; higher is worse.
+
+        Raises UnknownName, RecordError.
+
+        Example:
+            >>> import zsadbench as z
+            >>> run = z.evaluate("constant", "demo", out="runs/example", limit=2)
+            >>> run.scores("constant", "demo", "wood")["label"].tolist()
+            [1, 0]
+        """
         import pandas
 
         wanted = method, dataset, category
@@ -94,18 +104,34 @@ class Run:
 
         options: those of the function that draws it (`dataset`, `category`, `samples`, `count`, `methods`, `overlay`
         and `data_root` of maps; `dataset` of efficiency; `level` and `metric` of ranks). Needs the extra `report`.
-        Raises UnknownName, RecordError, MissingDependency.
+        Raises UnknownName, UsageError, RecordError, DataError, MissingDependency.
+
+        Example:
+            >>> import zsadbench as z
+            >>> run = z.evaluate("constant,patchcore", "demo", out="runs/figure", limit=2, save_maps=True)
+            >>> run.figure("maps", category="wood", count=1).savefig("wood.png")
         """
         from zsadbench.figures import gather
         from zsadbench.figures.drawing import Drawing
 
         if kind not in FIGURES:
             raise UnknownName("figure", kind, FIGURES)
-        drawing: Drawing = getattr(gather, kind)(self.folders, **options)
+        draw = getattr(gather, kind)
+        known = [name for name in signature(draw).parameters if name != "runs"]
+        for name in options.keys() - known:
+            raise UnknownName(f"option of figure {kind}", name, known)
+        for name in options.keys() & {"samples", "methods"}:
+            options[name] = [options[name]] if isinstance(options[name], str) else options[name]
+        if options.get("data_root") is not None:
+            options["data_root"] = Path(options["data_root"])
+        drawing: Drawing = draw(self.folders, **options)
         return drawing.figure
 
     def _repr_markdown_(self) -> str:
-        return self.table() if self.records else repr(self)
+        try:
+            return self.table() if self.records else repr(self)
+        except RecordError as error:  # what must not share a table is said where the table would stand
+            return f"{self!r}: {error}"
 
 
 def load_run(*folders: str | Path) -> Run:
@@ -117,13 +143,15 @@ def load_run(*folders: str | Path) -> Run:
         >>> len(z.load_run("runs/example").records)
         4
     """
+    if not folders:
+        raise UsageError("load_run got no folder; expected the --out of a run, such as load_run('runs/main').")
     run = Run(tuple(Path(folder) for folder in folders))
     if not run.records:
         raise RecordError(f"{' and '.join(map(str, folders))} holds no records; expected the --out of a run.")
     return run
 
 
-def load_runs(pattern: str | Sequence[str]) -> Run:
+def load_runs(pattern: str | Path | Sequence[str | Path]) -> Run:
     """Return every run that a pattern such as "runs/*" finds, shown together. Raises RecordError where there is none.
 
     Example:
@@ -132,7 +160,7 @@ def load_runs(pattern: str | Sequence[str]) -> Run:
         >>> len(z.load_runs("runs/*").folders) >= 1
         True
     """
-    patterns = [pattern] if isinstance(pattern, str) else pattern
+    patterns = [str(one) for one in ([pattern] if isinstance(pattern, str | Path) else pattern)]
     found = sorted(
         {
             Path(path)

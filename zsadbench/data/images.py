@@ -41,7 +41,13 @@ _LOOKALIKES = {  # first bytes of what people find under an image's name after a
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Resize and normalisation of a method's input images; methods that agree on it share decoded images."""
+    """Resize and normalisation of a method's input images; methods that agree on it share decoded images.
+
+    Example:
+        >>> import zsadbench as z
+        >>> z.Preprocess(size=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)).resize
+        'squash'
+    """
 
     size: int  # input side S in pixels; images become S x S
     resize: Literal["squash", "shortest"] = "squash"  # squash: to S x S; shortest: keep the aspect, crop the centre
@@ -88,6 +94,13 @@ def read_picture(
         with _reading(path):
             image.load()
             return Picture(*_pixels(image, wide, values, path, content), orientation)
+
+
+def convert_image(image: Image.Image, name: str) -> np.ndarray:
+    """Return a PIL image as RGB, [H, W, 3] uint8, as `decode_image` does a file. Raises DataError with its name."""
+    with _reading(Path(name)):
+        image.load()
+        return _pixels(image, False, None, Path(name), None)[0]
 
 
 def open_image(path: Path, *, huge: bool = False, content: bytes | None = None) -> Image.Image:

@@ -16,6 +16,12 @@ class FeatureRequest:
 
     Layers are 1-based block numbers. All results come from the original residual stream: asking for more never
     changes what is already there.
+
+    Example:
+        >>> import zsadbench as z
+        >>> asked = z.FeatureRequest(tokens={6, 12}) | z.FeatureRequest(tokens=[12], cls=True)
+        >>> sorted(asked.tokens), asked.cls
+        ([6, 12], True)
     """
 
     tokens: frozenset[int]  # residual stream after block l; 0 is the input of block 1

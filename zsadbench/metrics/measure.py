@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from zsadbench import metrics
 from zsadbench.errors import MetricError
@@ -35,15 +35,20 @@ def measure(level: str, counts: Counts) -> dict[str, float | None]:
     return {name: FUNCTIONS[name](counts) for name in metrics.names(level)}
 
 
-def image_metrics(
-    scores: NDArray[Any], labels: NDArray[Any], names: Sequence[str] | None = None
-) -> dict[str, float | None]:
+def image_metrics(scores: ArrayLike, labels: ArrayLike, names: Sequence[str] | None = None) -> dict[str, float | None]:
     """Return the image-level metrics of one score per image; None where undefined (docs/metrics.md#definitions).
 
     scores: [N], any real dtype, higher is more anomalous; labels: [N], anomalous where > 0; names: N, for messages.
-    Raises MetricError when the shapes differ or a score is NaN or infinite, naming the image.
+    Values are in 0..1. Raises MetricError when the shapes differ or a score is NaN or infinite, naming the image.
+
+    Example:
+        >>> import zsadbench as z
+        >>> z.metrics.image_metrics([0.9, 0.2, 0.4], [1, 0, 0])
+        {'auroc': 1.0, 'f1_max': 1.0, 'ap': 1.0}
     """
     scores, labels = np.asarray(scores), np.asarray(labels)
+    if scores.dtype.kind not in "fiub":
+        raise MetricError(f"Image scores are {scores.dtype}; expected real numbers.")
     if scores.ndim != 1 or scores.shape != labels.shape:
         raise MetricError(
             f"Image scores have shape {scores.shape} and labels {labels.shape}; "

@@ -28,12 +28,17 @@ class _Outcome(NamedTuple):
 
 
 def pixel_metrics(
-    maps: NDArray[np.float32], masks: NDArray[Any], *, aupro_limit: float = 0.3, names: Sequence[str] | None = None
+    maps: NDArray[np.float32] | Sequence[NDArray[np.float32]],
+    masks: NDArray[Any] | Sequence[NDArray[Any]],
+    *,
+    aupro_limit: float = 0.3,
+    names: Sequence[str] | None = None,
 ) -> dict[str, float | None]:
     """Return the pixel-level metrics of anomaly maps in 0..1; None where undefined (docs/metrics.md#definitions).
 
-    maps: [N, H, W] float32, higher is more anomalous; masks: [N, H, W], anomalous where > 0; aupro_limit: the false
-    positive rate where AU-PRO ends; names: N, for messages. Raises MetricError as `PixelCounts`.
+    maps: [N, H, W] float32, higher is more anomalous; masks: [N, H, W], anomalous where > 0; or lists of N maps and
+    masks [H, W], each pair of a size of its own. aupro_limit: the false positive rate where AU-PRO ends; names: N, for
+    messages. Raises MetricError as `PixelCounts`.
 
     Example:
         >>> import numpy as np
@@ -41,9 +46,18 @@ def pixel_metrics(
         >>> maps = np.array([[[0.1, 0.9], [0.2, 0.3]]], np.float32)
         >>> z.metrics.pixel_metrics(maps, maps > 0.5)["auroc"]
         1.0
+        >>> z.metrics.pixel_metrics([maps[0], np.zeros((9, 5), np.float32)], [maps[0] > 0.5, np.zeros((9, 5))])["ap"]
+        1.0
     """
     counts = PixelCounts(aupro_limit)
-    counts.update(maps, masks, names)
+    if isinstance(maps, np.ndarray):
+        counts.update(maps, np.asarray(masks), names)
+        return counts.compute()
+    names = [f"#{i}" for i in range(len(maps))] if names is None else names
+    if not len(maps) == len(masks) == len(names):
+        raise MetricError(f"Got {len(maps)} anomaly maps, {len(masks)} masks and {len(names)} names; expected as many.")
+    for map_, mask, name in zip(maps, masks, names, strict=True):
+        counts.update(np.asarray(map_)[None], np.asarray(mask)[None], [name])
     return counts.compute()
 
 

@@ -41,7 +41,12 @@ def check_method(name: str, encoder: str | Encoder = "tiny", count: int = 6, **c
 
     Checks: shape, dtype and finiteness; determinism; no mutation of its inputs; no gradients kept; that `request`
     covers what predict asks for, so that runs can share passes; and what `scope` promises: "image" results
-    depend on that image alone, "batch" and "category" results move with their images when the order changes.
+    depend on that image alone, "batch" and "category" results move with their images when the order changes. Raises
+    AssertionError or ContractError that says what is wrong.
+
+    Example:
+        >>> import zsadbench as z
+        >>> z.check_method("winclip", encoder="demo")
     """
     method = methods.create(name, encoder=encoder, **changes)
     if isinstance(method, TrainableMethod):
