@@ -103,6 +103,12 @@ def convert_image(image: Image.Image, name: str) -> np.ndarray:
         return _pixels(image, False, None, Path(name), None)[0]
 
 
+def read_bytes(path: Path) -> bytes:
+    """Return what an image file holds, as `read_picture` takes it. Raises DataError naming the file."""
+    with _reading(path):
+        return path.read_bytes()
+
+
 def open_image(path: Path, *, huge: bool = False, content: bytes | None = None) -> Image.Image:
     """Return a fully decoded image in its own mode. Raises DataError naming the file and what is wrong with it."""
     with _opened(path, huge, content) as image:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from zsadbench.data import masks
 from zsadbench.data.images import Header, Picture, read_header, read_picture, turn_upright
 from zsadbench.data.masks import MaskFile
+from zsadbench.data.pictures import Pictures
 from zsadbench.datasets import Dataset, MaskRule, Oddity, Sample
 
 DARK = 14  # bits: 16-bit files that all together use no more are read nearly black
@@ -18,29 +20,39 @@ DARK = 14  # bits: 16-bit files that all together use no more are read nearly bl
 class Reader:
     """Reads samples of one dataset. What it notes may be asked for once they are read; threads may share it."""
 
-    def __init__(self, dataset: Dataset, samples: Iterable[Sample]) -> None:
-        """`samples` are those that belong together: their masks decide for all whether images are turned upright."""
+    def __init__(self, dataset: Dataset, samples: Iterable[Sample], pictures: Pictures | None = None) -> None:
+        """`samples` are those that belong together: their masks decide for all whether images are turned upright.
+
+        pictures: reads image files, and keeps them between runs.
+        """
         self._dataset, self._card = dataset, dataset.card
-        self._samples = tuple(samples)
+        self._samples, self._pictures = tuple(samples), pictures
         self._odd: dict[str, dict[str, float]] = {}  # kind -> name of the sample -> what was measured
         self._shares: dict[str, float] = {}  # name of the sample -> share of the image that its mask covers
 
     def image(self, sample: Sample) -> np.ndarray:
         """Return the pixels of a sample, [h, w, 3] uint8. Raises DataError."""
-        return self.cut(sample, read_picture(sample.image, values=self._card.value_range, huge=self._card.huge))
+        values, huge = self._card.value_range, self._card.huge
+        if self._pictures is not None:
+            return self.cut(sample, self._pictures.read(sample.image, values, huge))
+        return self.cut(sample, read_picture(sample.image, values=values, huge=huge))
+
+    def identity(self, sample: Sample) -> list[Any] | None:
+        """Return what tells the pixels of a sample from all others, JSON values; None if that is not known.
+
+        It is known of images that were read in this run or kept by an earlier one. Nothing is decoded, but what is odd
+        about the file is noted as if it had been.
+        """
+        card = self._card
+        seen = self._pictures.glance(sample.image, card.value_range, card.huge) if self._pictures is not None else None
+        if seen is None:
+            return None
+        turned = self._noted(sample, seen.orientation, seen.deep)
+        return [seen.content, card.value_range, sample.crop, seen.orientation if turned else 1]
 
     def cut(self, sample: Sample, picture: Picture) -> np.ndarray:
         """Return the pixels of a sample from the picture that its file holds, [h, w, 3] uint8."""
-        name, card = self._dataset.sample_id(sample), self._card
-        if picture.orientation != 1:
-            self._note("turned" if self._turns else "not turned", name)
-        if picture.deep is not None and card.value_range is None:
-            self._note("16 bits", name, picture.deep[1])
-        elif picture.deep is not None and card.value_range is not None:
-            low, high = card.value_range
-            if picture.deep[0] < low or picture.deep[1] > high:
-                self._note("outside the range", name)
-        turned = picture.orientation != 1 and self._turns
+        turned = self._noted(sample, picture.orientation, picture.deep)
         return sample.cut(turn_upright(picture.pixels, picture.orientation) if turned else picture.pixels)
 
     def size(self, sample: Sample) -> tuple[int, int]:
@@ -106,6 +118,17 @@ class Reader:
     def _size(self, header: Header) -> tuple[int, int]:
         turned = header.orientation >= 5 and self._turns
         return (header.width, header.height) if turned else (header.height, header.width)
+
+    def _noted(self, sample: Sample, orientation: int, deep: tuple[int, int] | None) -> bool:
+        """Note what is odd about the file of a sample, and tell whether its pixels are turned upright."""
+        name, values = self._dataset.sample_id(sample), self._card.value_range
+        if orientation != 1:
+            self._note("turned" if self._turns else "not turned", name)
+        if deep is not None and values is None:
+            self._note("16 bits", name, deep[1])
+        elif deep is not None and values is not None and (deep[0] < values[0] or deep[1] > values[1]):
+            self._note("outside the range", name)
+        return orientation != 1 and self._turns
 
     def _note(self, kind: str, name: str, value: float = 0.0) -> None:
         self._odd.setdefault(kind, {})[name] = value

@@ -59,7 +59,7 @@ class ConvolutionalEncoder(Encoder):
             for layer, stage in enumerate(_stages(self.model)[: max(request.tokens)], start=1):
                 x = stage(x)
                 if layer in request.tokens:
-                    tokens = x.flatten(2).mT.float()
+                    tokens = x.flatten(2).mT.float().contiguous()
                     found |= {f"tokens.{layer}": tokens, f"prefix.{layer}": tokens[:, :0]}
         return Features(found)
 

@@ -80,7 +80,7 @@ class FeatureRequest:
 
 
 class Features:
-    """The results of one encoder pass over B images: float32 tensors on the encoder's device.
+    """The results of one encoder pass over B images: contiguous float32 tensors on the encoder's device.
 
     T = P + L is the sequence length: P prefix tokens (CLS first, then registers) and L patch tokens in row-major order.
     """

@@ -176,7 +176,8 @@ class TransformerEncoder(Encoder):
                 found["class_token"], found["cls"] = token, self.tower.norm(token)
         if request.cls:
             found["embedding"] = self.project(token)
-        return Features({name: tensor.float() for name, tensor in found.items()})
+        # Contiguous whether they were just computed or come back from a disk: results can depend on that in a last bit.
+        return Features({name: tensor.float().contiguous() for name, tensor in found.items()})
 
     def _keep(self, found: dict[str, Tensor], request: FeatureRequest, layer: int, x: Tensor) -> None:
         """Store the residual stream after a block, if it is asked for."""

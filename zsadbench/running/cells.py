@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from zsadbench.data.images import Preprocess, apply
 from zsadbench.data.reading import Reader
 from zsadbench.datasets import Sample
+from zsadbench.encoders.kept import KeptPasses
 from zsadbench.errors import ContractError, ZsadError
 from zsadbench.methods import Method, Prediction
 from zsadbench.records import pixel_files, results, saved_maps
@@ -45,9 +47,9 @@ class CellRun:
         self.problem: ZsadError | None = None
         self._steps = list(scored_batches(store, cell.category, method))
 
-    def remember(self, reader: Reader, request: Request, pool: Executor, call: Call) -> None:
+    def remember(self, reader: Reader, request: Request, pool: Executor, call: Call, kept: KeptPasses | None) -> None:
         """Hand a few-shot method its reference images."""
-        action = partial(remember, self.cell, self.method, reader, request, pool)
+        action = partial(remember, self.cell, self.method, reader, request, pool, kept)
         self.problem = guard(partial(call, self.cell, action, -1), request.fail_fast)
 
     def advance(self, stop: int, request: Request, call: Call) -> None:
@@ -77,20 +79,29 @@ def make_store(
     request: Request,
     pool: Executor,
     spill: Spill | None,
+    kept: KeptPasses | None,
 ) -> ChunkStore:
     """Return the images of some samples, decoded and preprocessed when they are first used."""
+    own = asdict(preprocess)
     by_path = {sample.path: sample for sample in samples}
 
     def read(path: Path) -> Tensor:
         sample = by_path[path]
         return apply(preprocess, reader.image(sample))
 
+    def identify(path: Path) -> Any:
+        pixels = reader.identity(by_path[path])
+        return None if pixels is None else [pixels, own]
+
     return ChunkStore(
-        tuple(by_path), request.protocol.batch_size, read, request.device, pool=pool, spill=spill, sealed=True
-    )
+        tuple(by_path), request.protocol.batch_size, read, request.device,
+        pool=pool, spill=spill, sealed=True, kept=kept, identify=identify,
+    )  # fmt: skip
 
 
-def remember(cell: Cell, method: Method, reader: Reader, request: Request, pool: Executor) -> None:
+def remember(
+    cell: Cell, method: Method, reader: Reader, request: Request, pool: Executor, kept: KeptPasses | None
+) -> None:
     """Hand a few-shot method its normal reference images. Raises ContractError if it wants others than planned."""
     if method.shots != len(cell.references):
         raise ContractError(
@@ -98,7 +109,7 @@ def remember(cell: Cell, method: Method, reader: Reader, request: Request, pool:
             "option named shots, or shots as a class attribute: a run draws references before it makes the method."
         )
     if cell.references:
-        store = make_store(cell.references, reader, method.preprocess, request, pool, None)
+        store = make_store(cell.references, reader, method.preprocess, request, pool, None, kept)
         method.remember(batch_of(store, cell.category, 0, len(cell.references)))
 
 

@@ -204,4 +204,6 @@ def _training(name: str, method: type[TrainableMethod], config: Any, request: Re
         device=request.device,
         precision=request.protocol.precision,
         seed=request.protocol.seed,
+        cache=request.cache,
+        cache_limit=request.cache_limit,
     )

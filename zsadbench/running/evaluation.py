@@ -16,6 +16,7 @@ from zsadbench import metrics
 from zsadbench.components import postprocess
 from zsadbench.data import masks
 from zsadbench.data.masks import Lost
+from zsadbench.data.pictures import Pictures
 from zsadbench.data.reading import Reader
 from zsadbench.datasets import Dataset, Sample
 from zsadbench.methods import Method
@@ -38,14 +39,19 @@ class GroundTruth:
     """Labels and masks of one category, each mask read once for all methods that share an evaluation size."""
 
     def __init__(
-        self, dataset: Dataset, samples: Sequence[Sample], protocol: EvaluationProtocol, pool: Executor
+        self,
+        dataset: Dataset,
+        samples: Sequence[Sample],
+        protocol: EvaluationProtocol,
+        pool: Executor,
+        pictures: Pictures | None = None,
     ) -> None:
-        """Nothing is read before `masks` is called."""
+        """Nothing is read before `masks` is called. pictures: reads image files, and keeps them between runs."""
         self.samples = tuple(samples)
         self.names = [dataset.sample_id(sample) for sample in samples]
         self.labels = np.array([sample.label for sample in samples])
         self.has_masks = dataset.card.pixel_level
-        self.reader = Reader(dataset, self.samples)
+        self.reader = Reader(dataset, self.samples, pictures)
         self._rule = dataset.card.mask_rule if protocol.native_masks == "dataset" else protocol.native_masks
         self._protocol, self._pool = protocol, pool
         self._masks: dict[int | None, list[np.ndarray]] = {}

@@ -20,6 +20,7 @@ from typing import IO, Any, NamedTuple
 
 from zsadbench import encoders
 from zsadbench.encoders.base import Encoder
+from zsadbench.encoders.watch import Watch
 from zsadbench.errors import ExecutorError, MissingDependency, UsageError
 from zsadbench.records import results
 from zsadbench.records.results import Record
@@ -167,13 +168,24 @@ def check_code(cells: Sequence[Cell]) -> None:
 
 
 def _keep_encoder(choice: EncoderChoice, request: Request) -> Encoder | None:
-    """Load an encoder for a worker, which will probably need the same one for its next category."""
-    return _kept(choice, request.device, request.protocol.precision, tuple(sorted(request.weights.items())))
+    """Load an encoder for a worker, which will probably need the same one for its next category.
+
+    One that a method has changed since is loaded anew.
+    """
+    needed = choice, request.device, request.protocol.precision, tuple(sorted(request.weights.items()))
+    encoder, watch = _kept(*needed)
+    if watch is not None and watch.changed():
+        _kept.cache_clear()
+        encoder, _ = _kept(*needed)
+    return encoder
 
 
 @lru_cache(maxsize=1)
-def _kept(choice: EncoderChoice, device: str, precision: str, weights: tuple[tuple[str, Path], ...]) -> Encoder | None:
-    return encoders.load_for(choice, device=device, precision=precision, weights=dict(weights))
+def _kept(
+    choice: EncoderChoice, device: str, precision: str, weights: tuple[tuple[str, Path], ...]
+) -> tuple[Encoder | None, Watch | None]:
+    encoder = encoders.load_for(choice, device=device, precision=precision, weights=dict(weights))
+    return encoder, Watch(encoder) if encoder is not None else None
 
 
 def own_device(device: str) -> str:

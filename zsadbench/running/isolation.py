@@ -19,6 +19,7 @@ import torch
 from zsadbench import encoders, methods
 from zsadbench.encoders import weights as weight_files
 from zsadbench.encoders.base import Encoder
+from zsadbench.encoders.kept import KeptPasses, passes
 from zsadbench.encoders.watch import Watch
 from zsadbench.errors import ZsadError
 from zsadbench.methods import Method, TrainableMethod
@@ -28,6 +29,7 @@ from zsadbench.running.request import Request
 from zsadbench.support import calls
 from zsadbench.support.calls import Harm, Overdue
 from zsadbench.support.guard import guard
+from zsadbench.support.store import Store
 
 NOBODY = Harm(
     "Something that the methods of this category share was changed while none of them was called, perhaps by a thread "
@@ -100,6 +102,10 @@ class Roster:
         """Where the encoder was changed, load it and make the methods anew."""
         if _changed_encoder(self._watch):
             self._make(load_chosen)
+
+    def kept(self, store: Store | None) -> KeptPasses | None:
+        """Return the passes of the encoder that a store keeps, if there is one."""
+        return passes(self._encoder, self._watch, store)
 
     def shared(self, store: ChunkStore) -> Shared:
         """Return what the methods share that work on a store."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch import Tensor
 from zsadbench.datasets import Category
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
+from zsadbench.encoders.kept import Identities, KeptPasses
 from zsadbench.methods import Method
 from zsadbench.support.spill import Parked, Spill
 
@@ -43,16 +45,21 @@ class ChunkStore:
         spill: Spill | None = None,
         budget: int = FEATURE_BUDGET,
         sealed: bool = False,
+        kept: KeptPasses | None = None,
+        identify: Callable[[Path], Any] = lambda path: None,
     ) -> None:
         """`read` turns a path into a preprocessed image [3, S, S]; `pool` decodes ahead of use.
 
-        sealed: note what is lent, for `changed`.
+        sealed: note what is lent, for `changed`. kept: passes of earlier runs; `identify` then tells what `read` would
+        return, without decoding (a JSON value; None: it cannot tell).
         """
         self.paths = tuple(paths)
         self.size = size
         self.expected: dict[str, FeatureRequest] = {}  # encoder key -> what the run will ask for, computed in one pass
         self._seals = _Seals() if sealed else None
         self._closed = False
+        self._kept, self._identify = kept, identify
+        self._looked_at = False  # whether images were wanted although their features were kept
         self._read, self._device, self._pool, self._spill, self._budget = read, device, pool, spill, budget
         self._decoding: dict[int, list[Future[Tensor]]] = {}
         self._images: OrderedDict[int, Tensor] = OrderedDict()
@@ -65,12 +72,14 @@ class ChunkStore:
     def prefetch(self, chunk: int) -> None:
         """Start decoding a chunk in the pool, if it exists and is not there yet; forget what nobody fetched."""
         self._decoding = {ahead: futures for ahead, futures in self._decoding.items() if ahead > chunk - RECENT}
-        if self._pool is not None and chunk < len(self) and chunk not in self._images and chunk not in self._decoding:
+        known = chunk in self._images or chunk in self._decoding
+        if self._pool is not None and chunk < len(self) and not known and not self._skips(chunk):
             self._decoding[chunk] = [self._pool.submit(self._read, path) for path in self._chunk_paths(chunk)]
 
     def images(self, chunk: int) -> Tensor:
         """Return the images of a chunk: [B, 3, S, S] float32 on the device."""
         if chunk not in self._images:
+            self._looked_at = self._looked_at or self._skips(chunk)
             futures = self._decoding.pop(chunk, None)
             rows = (
                 [future.result() for future in futures]
@@ -90,7 +99,7 @@ class ChunkStore:
         if key not in self._features or not self._features[key].covers(request):
             wanted = request | self.expected.get(encoder.key, FeatureRequest())
             self._release(key)
-            self._features[key] = encoder.encode(self.images(chunk), wanted)
+            self._features[key] = self._encode(chunk, encoder, wanted)
             self._features.move_to_end(key)
             self._bound_memory()
         if self._seals is not None and not isinstance(self._features[key].tensors, _Parked):
@@ -113,6 +122,22 @@ class ChunkStore:
         self._features.clear()
         if self._seals is not None:
             self._seals = _Seals()
+
+    def _encode(self, chunk: int, encoder: Encoder, request: FeatureRequest) -> Features:
+        images = partial(self.images, chunk)
+        if self._kept is None:
+            return encoder.encode(images(), request)
+        return self._kept.encode(encoder, request, partial(self._identities, chunk), images)
+
+    def _skips(self, chunk: int) -> bool:
+        """Tell whether the images of a chunk will probably not be needed: all features are kept that a run expects."""
+        if self._kept is None or self._looked_at or not self.expected:
+            return False
+        identities = self._identities(chunk)
+        return all(self._kept.has(key, request, identities) for key, request in self.expected.items())
+
+    def _identities(self, chunk: int) -> Identities:
+        return [self._identify(path) for path in self._chunk_paths(chunk)]
 
     def _release(self, key: tuple[int, str]) -> None:
         if self._seals is not None:

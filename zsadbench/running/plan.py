@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,6 +67,7 @@ class Cell:
     parts: Parts  # everything that decides its numbers
     references: tuple[Sample, ...] = ()  # normal images that a few-shot method is given
     problem: ZsadError | None = None  # why it cannot run: references that the dataset lacks
+    digests: Mapping[Path, str] = field(default_factory=dict)  # SHA-256 of image files, "" if unreadable
     seen: int | None = None  # its images that the checkpoint was trained on; None: the checkpoint does not say
 
     @property
@@ -314,6 +315,9 @@ class _Images:
         lists = [(target.dataset, target.samples) for target in named]
         lists += [(target.dataset, references.samples) for (target, _), references in self._drawn.items()]
         known = targets.read(lists, progress)
+        self._digests = {target: {sample.image: known[sample.image] for sample in target.samples} for target in named}
+        for (target, _), references in self._drawn.items():
+            self._digests[target] |= {sample.image: known[sample.image] for sample in references.samples}
         self._marks = {target: contents.marks(target.samples, known) for target in named}
         self._data = {target: targets.identity(target.dataset, target.samples, known) for target in named}
         self._references = {
@@ -337,4 +341,4 @@ class _Images:
             "code": {**own["code"], "dataset": source.of_plugin(type(dataset))},
         }
         count = len(self._marks[target] & seen) if seen else None
-        return Cell(planned, dataset, category, target.samples, parts, *references, seen=count)
+        return Cell(planned, dataset, category, target.samples, parts, *references, self._digests[target], count)

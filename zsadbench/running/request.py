@@ -15,6 +15,7 @@ from zsadbench.errors import UnknownName, UsageError
 from zsadbench.methods import Method
 from zsadbench.protocol import EvaluationProtocol
 from zsadbench.support import meters, options, plugins, preset_names, variants
+from zsadbench.support.store import LIMIT, Store
 from zsadbench.support.texts import names_of
 from zsadbench.training.request import TrainRequest
 
@@ -44,6 +45,12 @@ class Request:
     timeout_per_batch: float | None = None  # seconds that a call of a method may take; None: for ever
     save_maps: bool = False  # keep finished maps for figures; no part of the protocol
     overwrite: bool = False  # replace finished cells of other options or another protocol
+    cache: Path | None = None  # folder that keeps images and encoder passes between runs; None: nothing is kept
+    cache_limit: int = LIMIT  # bytes that it may hold
+
+    def store(self) -> Store | None:
+        """Return what is kept between runs, as one run uses it."""
+        return Store(self.cache, self.cache_limit) if self.cache is not None else None
 
     def on_device(self) -> Request:
         """Return the request with its device resolved, "auto" too. Raises UsageError where it is not there."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 from zsadbench.data.images import DECODERS, Preprocess
+from zsadbench.data.pictures import Pictures
 from zsadbench.data.reading import Reader
 from zsadbench.errors import ZsadError
 from zsadbench.methods import Method
@@ -31,6 +32,7 @@ from zsadbench.support.calls import Harm
 from zsadbench.support.guard import guard
 from zsadbench.support.meters import CORES, few_threads
 from zsadbench.support.spill import Spill
+from zsadbench.support.store import Store
 
 EVALUATORS = max(1, min(4, CORES // 4))  # threads that measure predicted cells; each holds a cell's pixel counts
 
@@ -88,7 +90,7 @@ def run_cells(plan: Plan, request: Request, progress: Progress, load: Load) -> S
     summary = Summary(skipped=len(plan.done))
     progress.begin(plan.cells, sum(len(cell.samples) for group in plan.groups for cell in group))
     with ThreadPoolExecutor(DECODERS) as pool, ThreadPoolExecutor(EVALUATORS) as evaluators, torch.inference_mode():
-        work = _Work(request, progress, pool, evaluators)
+        work = _Work(request, progress, pool, evaluators, request.store())
         parts = (part for group in plan.groups for part in _run_group(group, load, work))
         for record in _one_behind(parts, work):
             summary.add(record)
@@ -104,6 +106,7 @@ class _Work:
     progress: Progress
     pool: Executor  # decodes images and masks
     evaluators: Executor  # measure the cells of one category while the next is predicted
+    store: Store | None  # of images and passes of earlier runs
     disturbances: int = 0  # how often a method changed what others use, settings of the process perhaps
 
     def record(self, action: Callable[[], Record]) -> _Recording:
@@ -192,7 +195,8 @@ def _run_shared(cells: Sequence[Cell], roster: Roster, work: _Work, part: _Part)
     while members := _able(cells, roster, work, part.recordings):
         spill = part.resources.enter_context(closing(Spill(request.out)))
         try:
-            truth = GroundTruth(cells[0].dataset, cells[0].samples, request.protocol, work.pool)
+            pictures = Pictures(cells[0].digests, work.store) if work.store is not None else None
+            truth = GroundTruth(cells[0].dataset, cells[0].samples, request.protocol, work.pool, pictures)
             runs = _predict(members, truth.reader, roster, work, spill, closely)
         except Disturbed as end:
             spill.close()
@@ -215,12 +219,13 @@ def _predict(
     looks_back = any(method.scope != "image" for _, method in members)
     label = f"{first.dataset.name}/{first.category.name}"
     parked = spill if looks_back else None
-    store = make_store(first.samples, reader, method.preprocess, request, work.pool, parked)
+    kept = roster.kept(work.store)
+    store = make_store(first.samples, reader, method.preprocess, request, work.pool, parked, kept)
     shared = roster.shared(store)
     call = partial(roster.call, shared=shared if closely else None)
     runs = [CellRun(cell, method, store, spill) for cell, method in members]
     for one in runs:
-        one.remember(reader, request, work.pool, call)
+        one.remember(reader, request, work.pool, call, kept)
         if one.method.encoder is not None and one.problem is None:
             key = one.method.encoder.key
             store.expected[key] = one.method.request | store.expected.get(key, one.method.request)

@@ -25,11 +25,12 @@ def describe(device: str) -> dict[str, str]:
     import torch
 
     own = {"zsadbench": __version__, "python": platform.python_version(), "torch": torch.__version__}
-    return {**own, **_versions(), "device": device_name(device)}
+    return {**own, **versions(), "device": device_name(device)}
 
 
 @cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of the packages beside torch that decide numbers, by the names of PACKAGES."""
     found: dict[str, str] = {}
     for name, distributions in PACKAGES.items():
         for distribution in distributions:

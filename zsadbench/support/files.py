@@ -16,6 +16,7 @@ from typing import Any
 
 from zsadbench.errors import RecordError, UsageError
 
+Bytes = bytes | bytearray
 PART = ".part"  # suffix of files that are being written
 DAY = 86400.0  # seconds
 _HOST = "".join(filter(str.isalnum, socket.gethostname())) or "host"
@@ -69,23 +70,23 @@ def _lacks_inodes(path: Path) -> bool:
     return facts.f_files > 0 and facts.f_favail == 0
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that it exists whole or not at all, even across a power cut. Raises RecordError."""
-    write_together({path: content})
+def write_atomically(path: Path, content: str | Bytes, *, durable: bool = True) -> None:
+    """Write a file so that it exists whole or not at all; if `durable`, even across a power cut. Raises RecordError."""
+    write_together({path: content}, durable=durable)
 
 
-def write_together(contents: Mapping[Path, str | bytes], stale: Iterable[Path] = ()) -> None:
+def write_together(contents: Mapping[Path, str | Bytes], stale: Iterable[Path] = (), *, durable: bool = True) -> None:
     """Write files of which the last one vouches for the others, and remove stale ones. Raises RecordError.
 
-    Everything is on the disk before the first file appears. They appear in their order; stale files go before the last
-    one appears. When something cannot be written, nothing has changed.
+    If `durable`, everything is on the disk before the first file appears. They appear in their order; stale files go
+    before the last one appears. When something cannot be written, nothing has changed.
     """
     parts: dict[Path, _Part] = {}
     path = next(iter(contents))
     try:
         for path, content in contents.items():
             parts[path] = _Part(path.parent)
-            parts[path].write(content)
+            parts[path].write(content, durable)
         *others, last = contents
         for path in others:
             parts[path].file.replace(path)
@@ -115,12 +116,13 @@ class _Part:
             if not self.file.exists():  # `sweep` was faster than the lock
                 self.unlock()
 
-    def write(self, content: str | bytes) -> None:
-        """Write and put it on the disk."""
+    def write(self, content: str | Bytes, durable: bool) -> None:
+        """Write it; if `durable`, it is on the disk then."""
         with self.file.open("rb+") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
 
     def close(self) -> None:
         """Remove the file, unless it has got its name."""

@@ -20,6 +20,14 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 
+NO_NUMBERS = (  # settings that change no bit of what torch computes
+    "grad mode",
+    "anomaly detection",
+    "the current GPU",
+    "numpy's handling of floating-point errors",
+    "the working directory",
+    "the handler of Ctrl-C",
+)
 DENORMAL = 5e-324  # the least double: zero in arithmetic that flushes such numbers
 
 
@@ -49,6 +57,11 @@ class Settings:
             for setting, before in self._before:
                 if setting.get() != before:
                     setting.put(before)
+
+
+def of_numbers() -> dict[str, str]:
+    """Return the settings that the bits of a computation may depend on, in words."""
+    return {setting.name: str(setting.get()) for setting in _settings() if setting.name not in NO_NUMBERS}
 
 
 @contextmanager

@@ -21,16 +21,19 @@ SHARED = (  # modules and wings that decide the numbers of records and of traini
     "components",
     "data/images.py",
     "data/masks.py",
+    "data/pictures.py",
     "data/reading.py",
     "data/sampling.py",
     "datasets.py",
     "encoders",
     "methods.py",
+    "support/shared_state.py",
     "support/spill.py",
+    "support/store.py",
 )
 RESULTS = (
     *SHARED, "metrics",
-    *(f"support/{name}.py" for name in ("calls", "installed", "process", "shared_state", "traces")),
+    *(f"support/{name}.py" for name in ("calls", "installed", "process", "traces")),
     *(f"running/{name}.py" for name in ("cells", "contract", "evaluation", "isolation", "loading", "runner")),
 )  # fmt: skip
 TRAININGS = (*SHARED, "recipes.py", *(f"training/{name}.py" for name in ("augment", "data", "job", "loop")))

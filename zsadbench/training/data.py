@@ -7,8 +7,10 @@ a training that goes on after a kill sees what it would have seen.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,10 +20,12 @@ from torch import Tensor
 
 from zsadbench.data import masks, sampling
 from zsadbench.data.images import Preprocess, apply
+from zsadbench.data.pictures import Pictures
 from zsadbench.data.reading import Reader
 from zsadbench.datasets import Category, Dataset, Sample
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
+from zsadbench.encoders.kept import Identities, KeptPasses
 from zsadbench.methods import TrainRecipe
 from zsadbench.support.spill import Parked, Spill
 from zsadbench.training import augment
@@ -107,11 +111,17 @@ class TrainingData:
         seed: int,
         pool: Executor,
         cache: FeatureCache | None = None,
+        pictures: Pictures | None = None,
+        kept: KeptPasses | None = None,
     ) -> None:
-        """`pool` reads images and masks ahead of use; without a `cache` features are computed anew each epoch."""
+        """`pool` reads images and masks ahead of use; without a `cache` features are computed anew each epoch.
+
+        pictures, kept: images and encoder passes of earlier runs.
+        """
         self.samples, self.seed, self.device, self.pool, self.cache = tuple(samples), seed, device, pool, cache
         self.categories = {category.name: category for category in dataset.categories()}
-        self._reader = Reader(dataset, self.samples)
+        self._reader, self._kept = Reader(dataset, self.samples, pictures), kept
+        self._asked: tuple[str, FeatureRequest] | None = None  # key of the encoder, and what of it was asked last
         self._rule, self._preprocess = dataset.card.mask_rule, preprocess
         self._masks: dict[int, bytes] = {}  # by number, as packed bits: the same in every epoch
 
@@ -151,6 +161,27 @@ class TrainingData:
         parts = [self._reader.image(sample) for sample in example.samples]
         whole = augment.recolour(parts[0] if len(parts) == 1 else augment.tile(parts), example.change)
         return augment.move(apply(self._preprocess, whole), example.change)
+
+    def is_encoded(self, example: Example) -> bool:
+        """Tell whether the pixels of a training image are probably not needed."""
+        if self.cache is not None and example.number in self.cache:
+            return True
+        if self._kept is None or self._asked is None or example.number is None:
+            return False
+        return self._kept.has(*self._asked, self._identities(example))
+
+    def encode(
+        self, example: Example, encoder: Encoder, request: FeatureRequest, image: Callable[[], Tensor]
+    ) -> Features:
+        """Return the features of one training image [1, 3, S, S], those of an earlier run where they are kept."""
+        self._asked = encoder.key, request
+        if self._kept is None or example.number is None:
+            return encoder.encode(image(), request)
+        return self._kept.encode(encoder, request, partial(self._identities, example), image)
+
+    def _identities(self, example: Example) -> Identities:
+        pixels = self._reader.identity(example.samples[0])
+        return [None if pixels is None else [pixels, asdict(self._preprocess)]]
 
     def mask(self, example: Example) -> Tensor:
         """Return the mask of a training image [S, S] float32 of 0 and 1, resized as for the evaluation.
@@ -206,7 +237,7 @@ class TrainingStep:
         self._masks = [data.pool.submit(data.mask, example) for example in examples]
         self._images: dict[int, Future[Tensor]] = {}
         for i, example in enumerate(examples):
-            if data.cache is None or example.number not in data.cache:
+            if not data.is_encoded(example):
                 self._decode(i)
 
     def __len__(self) -> int:
@@ -244,10 +275,13 @@ class TrainingStep:
         if kept is not None:
             return kept
         with torch.no_grad():
-            features = encoder.encode(self._decode(i).result()[None].to(encoder.device), request)
+            features = self._data.encode(self._examples[i], encoder, request, partial(self._image, i, encoder.device))
         if cache is not None and number is not None:
             cache.put(number, encoder, features)
         return features
+
+    def _image(self, i: int, device: str) -> Tensor:
+        return self._decode(i).result()[None].to(device)
 
     def _decode(self, i: int) -> Future[Tensor]:
         if i not in self._images:

@@ -10,6 +10,7 @@ from zsadbench import datasets, encoders, methods
 from zsadbench.data import contents, sampling
 from zsadbench.datasets import Dataset, Sample
 from zsadbench.encoders import checks
+from zsadbench.encoders.watch import Watch
 from zsadbench.errors import DataError
 from zsadbench.methods import TrainableMethod
 from zsadbench.protocol import EvaluationProtocol
@@ -30,6 +31,7 @@ class Job(NamedTuple):
     samples: tuple[Sample, ...]
     facts: dict[str, Any]  # of the checkpoint's card: those that are known before the training
     identity: str  # hash of everything that decides the weights
+    watch: Watch | None = None  # on the encoder since it was loaded
 
 
 def prepare(request: TrainRequest) -> Job:
@@ -44,6 +46,7 @@ def prepare(request: TrainRequest) -> Job:
     checks.check_methods([(full, method_class, config)], request.weights)
     samples = training_samples(request, dataset, config.recipe)
     encoder = encoders.load_for(config, device=request.device, precision=request.precision, weights=request.weights)
+    watch = Watch(encoder) if encoder is not None else None
     method = methods.build(method_class, full, config, encoder)
     assert isinstance(method, TrainableMethod)
     method.initialise(request.seed)
@@ -56,7 +59,7 @@ def prepare(request: TrainRequest) -> Job:
         "seed": request.seed,
         "code": {**code_of(method_class), "dataset": source.of_plugin(type(dataset))},
     }
-    return Job(request, method, dataset, samples, facts, files.fingerprint(facts))
+    return Job(request, method, dataset, samples, facts, files.fingerprint(facts), watch)
 
 
 def _images(dataset: Dataset) -> str:

@@ -20,12 +20,16 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+from zsadbench.data import contents
 from zsadbench.data.images import DECODERS
+from zsadbench.data.pictures import Pictures
+from zsadbench.encoders.kept import passes
 from zsadbench.errors import PluginError, UsageError, WeightsError, ZsadError
 from zsadbench.methods import Stage
 from zsadbench.support import environment, files
 from zsadbench.support.meters import Meter, few_threads
 from zsadbench.support.spill import Spill
+from zsadbench.support.store import Store
 from zsadbench.training import checkpoints
 from zsadbench.training.checkpoints import STATE, Epoch
 from zsadbench.training.data import MEMORY_BUDGET, FeatureCache, Place, TrainingData, TrainingStep
@@ -112,11 +116,19 @@ def run_job(job: Job, progress: TrainingProgress, *, save_every: int, memory_bud
         cache = None
         if memory_budget is not None and sum(stage.epochs for stage in stages) > 1:
             cache = FeatureCache(len(job.samples), spill, out, memory_budget)
+        store = Store(job.request.cache, job.request.cache_limit) if job.request.cache is not None else None
         data = TrainingData(
             job.dataset, job.samples, job.method.preprocess,
             device=device, seed=job.request.seed, pool=pool, cache=cache,
+            pictures=_pictures(job, store), kept=passes(encoder, job.watch, store),
         )  # fmt: skip
         return _Loop(job, data, progress, save_every).run()
+
+
+def _pictures(job: Job, store: Store | None) -> Pictures | None:
+    if store is None:
+        return None
+    return Pictures(contents.digests(job.dataset.root, [sample.image for sample in job.samples]), store)
 
 
 class _Loop:

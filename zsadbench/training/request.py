@@ -12,6 +12,7 @@ from zsadbench import methods
 from zsadbench.errors import UsageError
 from zsadbench.methods import TrainableMethod, TrainRecipe
 from zsadbench.support import plugins, preset_names, variants
+from zsadbench.support.store import LIMIT
 from zsadbench.training import cross_dataset
 
 
@@ -31,6 +32,8 @@ class TrainRequest:
     seed: int = 0  # draws the initial weights, the order and the augmentation
     epochs: int | None = None  # of every stage; None: the recipe's
     limit: int | None = None  # images per category; None: all
+    cache: Path | None = None  # folder that keeps images and encoder passes between runs; None: nothing is kept
+    cache_limit: int = LIMIT  # bytes that it may hold
 
     @property
     def command(self) -> str:
@@ -48,6 +51,8 @@ class TrainRequest:
             "--seed": [self.seed or None],
             "--epochs": [self.epochs],
             "--limit": [self.limit],
+            "--cache": [self.cache],
+            "--cache-limit": [self.cache_limit if self.cache_limit != LIMIT else None],
             "--plugins": plugins.added_folders(),
         }
         words = [str(word) for name, values in given.items() for v in values if v is not None for word in (name, v)]
