@@ -16,6 +16,7 @@ from zsadbench.analysis import significance
 from zsadbench.errors import DataError, RecordError, UnknownName, UsageError
 from zsadbench.figures import drawing, map_grid, map_samples, ranks
 from zsadbench.figures import study as study_series
+from zsadbench.figures import sweep as sweeps
 from zsadbench.protocol import EvaluationProtocol
 from zsadbench.records import results, saved_maps
 from zsadbench.records.record import ImageScore
@@ -221,13 +222,13 @@ variant = "lambda=1.20"
 """
 
 
-def sweep(tmp_path: Path, dataset: str, text: str = STUDY) -> study_series.Sweep:
+def sweep(tmp_path: Path, dataset: str, text: str = STUDY) -> sweeps.Sweep:
     tmp_path.mkdir(exist_ok=True)
     (tmp_path / "sweep.toml").write_text(text)
     study = studies.load(str(tmp_path / "sweep.toml"))
     for row, auroc in zip(study.rows, (0.5, 0.75), strict=True):
-        record = Record(row.method, dataset, "bottle", "done", image={"auroc": auroc}, **PARTS)
-        results.save(tmp_path / row.folder, record)
+        record = Record(studies.name(row, dataset), dataset, "bottle", "done", image={"auroc": auroc}, **PARTS)
+        results.save(tmp_path, record)
     return study_series.collect(study, tmp_path)
 
 
@@ -237,17 +238,19 @@ def test_measured_numbers_share_panels_with_published_ones_of_the_same_data_alon
     assert [series.told for series in same.series] == ["measured on the paper's data", "published for MVTec AD"]
     assert same.series[0].values["high", ("image", "auroc")] == 75.0
     assert same.series[1].values["low", ("image", "auroc")] == 93.6, "FiSeCLIP, Table 3"
-    figure = study_series.draw(same, ["image.auroc"]).figure
-    assert len(figure.subfigs) == 1 and len(figure.subfigs[0].axes[0].lines) == 2
+    figure = sweeps.draw(same, ["image.auroc"]).figure
+    assert len(figure.subfigs) == 1 and len(figure.subfigs[0].axes[0].lines) == 4
     assert figure.subfigs[0].axes[0].get_xlabel() == "lambda"
+    rings = [line for line in figure.subfigs[0].axes[0].lines if line.get_fillstyle() == "none"]
+    assert [list(ring.get_xdata()) for ring in rings] == [[1.2], [0.95]], "the best measured and the best published"
     other = sweep(tmp_path / "b", "demo")
-    drawn = study_series.draw(other, ["image.auroc", "pixel.ap"])
+    drawn = sweeps.draw(other, ["image.auroc", "pixel.ap"])
     assert len(drawn.figure.subfigs) == 2 and "must not be compared" in drawn.caption
     first = drawn.figure.subfigs[0].axes
     assert [axes.get_title() for axes in first] == ["Image AUROC", "Pixel AP"]
     assert all(math.isnan(value) for value in first[1].lines[0].get_ydata()), "nothing was measured at pixel level"
-    with pytest.raises(UnknownName, match="metric of the study"):
-        study_series.draw(other, ["image.ap50"])
+    with pytest.raises(UnknownName, match="metric of the figure"):
+        sweeps.draw(other, ["image.ap50"])
 
 
 def test_rows_that_differ_otherwise_are_named_along_the_axis(tmp_path):
@@ -256,8 +259,38 @@ def test_rows_that_differ_otherwise_are_named_along_the_axis(tmp_path):
     )
     named = sweep(tmp_path, "mvtec", text)
     assert (named.option, named.numbers, named.positions) == ("", (), ("low", "high"))
-    axes = study_series.draw(named, ["image.auroc"]).figure.subfigs[0].axes[0]
+    axes = sweeps.draw(named, ["image.auroc"]).figure.subfigs[0].axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["low", "high"]
+
+
+def swept_run(folder: Path, values: dict[str, float]) -> Path:
+    for method, auroc in values.items():
+        record = Record(method, "mvtec", "bottle", "done", title="M", image={"auroc": auroc}, **PARTS)
+        results.save(folder, record)
+    return folder
+
+
+def test_the_variants_of_a_run_are_drawn_over_their_option_with_the_best_ringed(tmp_path):
+    run = swept_run(tmp_path, {"m[k=10]": 0.7, "m[k=9]": 0.9, "m.p[k=9]": 0.8, "m.p[k=10]": 0.8, "other": 0.5})
+    found = sweeps.collect([run])
+    assert (found.option, found.numbers, found.positions) == ("k", (9.0, 10.0), ("9", "10"))
+    assert [one.told for one in found.series] == ["M (p) on MVTec AD", "M on MVTec AD"]
+    drawn = sweeps.draw(found, ["image.auroc"])
+    rings = [line for line in drawn.figure.subfigs[0].axes[0].lines if line.get_fillstyle() == "none"]
+    assert [list(ring.get_xdata()) for ring in rings] == [[9.0, 10.0], [9.0]], "equal ones are both the best"
+    assert [one.told for one in sweeps.collect([run], methods=["m.p"]).series] == ["M (p) on MVTec AD"]
+    assert zsadbench("figure", "sweep", run, "--out", tmp_path / "a.png").returncode == 0
+
+
+def test_of_several_swept_options_one_is_chosen_and_the_others_are_in_the_names(tmp_path):
+    run = swept_run(tmp_path, {f"m[k={k},s={s}]": 0.5 for k in (1, 2) for s in ("a", "b")})
+    with pytest.raises(UsageError, match="variants differ in k and in s; choose one with --option"):
+        sweeps.collect([run])
+    found = sweeps.collect([run], "s")
+    assert (found.numbers, found.positions) == ((), ("a", "b"))
+    assert [one.told for one in found.series] == ["M [k=1] on MVTec AD", "M [k=2] on MVTec AD"]
+    with pytest.raises(RecordError, match="no finished variants of a method differ in the option t; they differ in k"):
+        sweeps.collect([run], "t")
 
 
 def test_a_study_without_results_says_how_to_get_them(tmp_path):

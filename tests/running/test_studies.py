@@ -15,9 +15,8 @@ from toy_tree import write_tree
 from zsadbench import methods
 from zsadbench.errors import RecordError, UnknownName, UsageError, counted
 from zsadbench.protocol import EvaluationProtocol
-from zsadbench.records import published
-from zsadbench.running import studies
-from zsadbench.running.plan import make_plan
+from zsadbench.records import published, results
+from zsadbench.running import runner, studies
 from zsadbench.running.progress import Silent
 from zsadbench.running.request import Request
 from zsadbench.tables import study as study_tables
@@ -63,15 +62,15 @@ def request(out: Path, **fields) -> Request:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """The small study, run on a tree of two of MVTec AD's categories: (study, jobs)."""
+    """The small study, run on a tree of two of MVTec AD's categories."""
     folder = tmp_path_factory.mktemp("study")
     write_tree(folder / "data" / "mvtec")
     study = studies.load(str(study_file(folder)))
-    jobs = studies.make_jobs(
+    planned = studies.make_run(
         study, request(folder / "run", data_root=folder / "data", protocol=EvaluationProtocol(limit=4))
     )
-    assert studies.run(jobs, Silent()) == 0
-    return study, jobs
+    assert runner.run(planned.plan, planned.request, Silent()).failed == 0
+    return planned
 
 
 def numbers(text: str) -> dict[tuple[str, ...], float]:
@@ -118,54 +117,84 @@ def test_a_shipped_study_shows_every_row_of_its_table_that_is_not_left_out(name)
 
 
 def test_rows_that_differ_in_options_alone_keep_their_own_records(small):
-    _, jobs = small
-    records = [record for job in jobs for record in job.records()]
+    records = [record for job in small.jobs for record in small.records(job)]
     assert len(records) == 4, "two rows of two categories"
     by_row = {(str(record.options["used_stages"]), record.category): record.pixel["auroc"] for record in records}
     assert len(set(by_row.values())) == 4, "every row and category has numbers of its own"
 
 
+def test_rows_are_variants_of_one_run_that_every_command_reads(small):
+    assert len(small.plan.groups) == 1, "both rows have one encoder"
+    done = zsadbench("table", small.request.out)
+    assert done.returncode == 0 and done.stdout.count("CLIP-AD [encoder=tiny,") >= 2, done.stderr
+
+
 def test_a_study_that_is_started_again_runs_nothing(small):
-    study, jobs = small
-    again = studies.make_jobs(study, request(jobs[0].request.out.parent, **_place(jobs)))
-    assert [job.plan.cells for job in again] == [0, 0]
-    assert study_tables.render(study, again, "csv") == study_tables.render(study, jobs, "csv")
+    again = planned_again(small)
+    assert again.plan.cells == 0
+    assert study_tables.render(again, "csv") == study_tables.render(small, "csv")
 
 
 def test_only_the_missing_cells_of_a_study_run(small):
-    study, jobs = small
-    lost = next(iter(jobs[1].request.out.glob("mvtec/clip_ad/*.json")))
+    lost = next(iter(small.request.out.glob("mvtec/clip_ad*/*.json")))
     before = lost.read_bytes()
     lost.unlink()
-    again = studies.make_jobs(study, request(jobs[0].request.out.parent, **_place(jobs)))
-    assert [job.plan.cells for job in again] == [0, 1]
-    assert studies.run(again, Silent()) == 0
+    again = planned_again(small)
+    assert again.plan.cells == 1
+    assert runner.run(again.plan, again.request, Silent()).failed == 0
     assert lost.read_bytes() == before
 
 
-def test_the_footnotes_name_every_row_also_two_of_one_configuration(small):
-    study, jobs = small
-    again = replace(jobs[1], row=replace(jobs[1].row, label="Again"))
-    text = study_tables.render(study, [*jobs, again])
+def test_two_rows_of_one_configuration_are_one_cell_and_the_footnotes_name_both(small):
+    again = replace(small, jobs=(*small.jobs, small.jobs[1]._replace(row=replace(small.jobs[1].row, label="Again"))))
+    text = study_tables.render(again)
     note = next(line for line in text.splitlines() if line.startswith("- Encoder"))
-    assert note.endswith(f": {', '.join(job.row.label for job in [*jobs, again])}.")
+    assert note.endswith(f": {', '.join(job.row.label for job in again.jobs)}.")
 
 
-def _place(jobs):
-    return {"data_root": jobs[0].request.data_root, "protocol": jobs[0].request.protocol}
+def test_folders_of_rows_that_earlier_versions_wrote_are_told_and_left_alone(tmp_path):
+    old = tmp_path / "run" / "mean" / "demo"
+    old.mkdir(parents=True)
+    (old / "place.json").write_text(json.dumps({"path": "x", "root": "x"}))
+    done = zsadbench(
+        *("study", study_file(tmp_path), "--datasets", "demo", "--categories", "gear", "--limit", 2),
+        *("--out", tmp_path / "run", "--quiet"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "holds rows of an earlier version in folders of their own, such as mean." in done.stderr
+    table = zsadbench("table", tmp_path / "run")
+    assert table.returncode == 0 and "left out" not in table.stderr
+
+
+def test_a_study_needs_no_published_numbers(tmp_path):
+    text = SMALL.replace('variant = "rvs=mean"\n', "")
+    start, end = text.index("[published]"), text.index("[[rows]]")
+    path = study_file(tmp_path, text[:start] + text[end:])
+    done = zsadbench(
+        *("study", path, "--datasets", "demo", "--categories", "gear", "--limit", 2, "--out", tmp_path / "run", "-q")
+    )
+    assert done.returncode == 0, done.stderr
+    assert "measured on Demo" in done.stdout and "ublished" not in done.stdout and "comparable" not in done.stdout
+    path = study_file(tmp_path, SMALL[: SMALL.index("[published]")] + SMALL[SMALL.index("[[rows]]") :])
+    with pytest.raises(UsageError, match=r"expected \[published\] as well"):
+        studies.load(str(path))
+
+
+def planned_again(run, out=None):
+    fields = {"data_root": run.request.data_root, "protocol": run.request.protocol}
+    return studies.make_run(run.study, request(out or run.request.out, **fields))
 
 
 def test_the_csv_agrees_with_the_records_and_with_the_published_file(small):
-    study, jobs = small
-    found = numbers(study_tables.render(study, jobs, "csv"))
-    values = [record.pixel["auroc"] for record in jobs[1].records()]
+    found = numbers(study_tables.render(small, "csv"))
+    values = [record.pixel["auroc"] for record in small.records(small.jobs[1])]
     assert found["Last block", "measured", "mvtec", "mean", "pixel", "auroc"] == pytest.approx(50 * sum(values))
     assert found["Mean", "published", "mvtec", "mean", "pixel", "auroc"] == 86.8
     assert not any(key[:2] == ("Last block", "published") for key in found), "the paper prints no such row"
 
 
 def test_measured_and_published_numbers_stand_on_lines_that_name_their_dataset(small):
-    text = study_tables.render(*small)
+    text = study_tables.render(small)
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert ["measured on MVTec AD" in lines[2], "published for MVTec AD" in lines[3]] == [True, True]
     assert "2 of 15 categories" in lines[2]
@@ -173,45 +202,48 @@ def test_measured_and_published_numbers_stand_on_lines_that_name_their_dataset(s
 
 
 def test_the_notes_say_why_numbers_cannot_be_compared(small):
-    text = study_tables.render(*small)
+    text = study_tables.render(small)
     assert "Not comparable: the measured numbers have at most 4 images a category, 2 of 15 categories." in text
 
 
 def test_a_complete_run_with_the_papers_dataset_and_encoder_is_called_that(small, monkeypatch):
-    study, jobs = small
     monkeypatch.setattr("zsadbench.tables.study.datasets.available", lambda: [])  # no card: two categories are all
-    whole = [study_tables.StudyJob(job.row, "tiny", request(job.request.out), job.plan) for job in jobs]
-    text = study_tables.render(study, whole)
+    unlimited = [
+        replace(record, protocol=record.protocol | {"limit": None})
+        for job in small.jobs
+        for record in small.records(job)
+    ]
+    monkeypatch.setattr(
+        studies.StudyRun, "records", lambda run, job: [one for one in unlimited if one.method == job.method]
+    )
+    text = study_tables.render(small)
     assert "The measured numbers have the paper's dataset and encoder." in text
     assert "Not comparable" not in text
 
 
 def test_latex_has_a_caption_and_escapes_markup(small):
-    study, jobs = small
-    text = study_tables.render(study, jobs, "latex")
+    text = study_tables.render(small, "latex")
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 1
     assert r"\caption{Two windows.}" in text
     assert r"eval\_size" in text
     with pytest.raises(UnknownName, match="table format 'html'"):
-        study_tables.render(study, jobs, "html")
+        study_tables.render(small, "html")
 
 
 def test_a_study_without_results_is_an_error_that_names_the_row(tmp_path, small):
-    study, jobs = small
-    elsewhere = studies.make_jobs(study, request(tmp_path, **_place(jobs)))
     with pytest.raises(RecordError, match="row 'Mean': there are no results"):
-        study_tables.render(study, elsewhere)
+        study_tables.render(planned_again(small, tmp_path))
 
 
 def test_rows_written_for_a_dataset_run_on_it_and_all_rows_on_any_other(tmp_path, mvtec_tree):
     study = studies.load("clip_ad_table7")
 
     def where(datasets, **more):
-        jobs = studies.make_jobs(study, request(tmp_path, datasets=datasets, encoder="tiny", **more))
-        return [(job.row.label, job.request.datasets[0]) for job in jobs]
+        run = studies.make_run(study, request(tmp_path, datasets=datasets, encoder="tiny", **more))
+        return [(job.row.label, job.dataset) for job in run.jobs]
 
     assert where(("mvtec",), data_root=mvtec_tree) == [("MVTec AD", "mvtec")]
-    assert where((f"mvtec={mvtec_tree / 'mvtec'}",)) == [("MVTec AD", f"mvtec={mvtec_tree / 'mvtec'}")]
+    assert where((f"mvtec={mvtec_tree / 'mvtec'}",)) == [("MVTec AD", "mvtec")]
     assert where(("demo",)) == [("MVTec AD", "demo"), ("VisA", "demo"), ("ISIC", "demo")]
 
 
@@ -242,41 +274,24 @@ options = { mapping_layers = 3, rvs = "mean", image_score = "sum" }
     return studies.load(str(study_file(folder, text)))
 
 
-def test_trained_rows_of_a_kind_share_one_training(tmp_path, mvtec_tree):
-    study, calls = trained(tmp_path), []
+def test_trained_rows_without_weights_say_how_to_train_them(tmp_path, mvtec_tree):
     place = {"data_root": mvtec_tree, "datasets": ("mvtec",), "checkpoint_folder": tmp_path / "checkpoints"}
-    jobs = studies.make_jobs(study, request(tmp_path / "run", **place))
-    assert [job.plan.trainings for job in jobs] == [[]] * 3, "VisA is not here"
-
-    def train(plan, own):
-        calls.append(own.out.name)
-        return plan
-
-    seen = [one.plan for one in studies.train_missing(jobs, train)]
-    assert calls == [] and [plan.cells for plan in seen] == [2, 2, 2]
-    assert studies.run(jobs, Silent()) == 0
-    text = study_tables.render(study, jobs)
+    run = studies.make_run(trained(tmp_path), request(tmp_path / "run", **place))
+    assert run.plan.trainings == [], "VisA is not here"
+    assert runner.run(run.plan, run.request, Silent()).counts == {"needs_checkpoint": 6}
+    text = study_tables.render(run)
     assert text.count("needs a checkpoint") >= 3
     assert "Train them with `zsadbench train --method clip_ad.sdp_plus_visa --dataset visa" in text
 
 
-def test_a_row_is_planned_again_after_an_earlier_one_has_trained(tmp_path):
-    study = trained(tmp_path)
+def test_rows_that_differ_in_what_training_ignores_share_their_training(tmp_path):
     place = {"datasets": ("demo",), "encoder": "tiny", "checkpoint_folder": tmp_path / "checkpoints"}
-    jobs = studies.make_jobs(study, request(tmp_path / "run", **place))
-    requests = [job.plan.trainings[0].request for job in jobs]
-    assert requests[0].out == requests[1].out != requests[2].out
-    calls = []
-
-    def train(plan, own):
-        for training in plan.trainings:
-            calls.append(training.request.out)
-            write_checkpoint(training.request)
-        return make_plan(own)
-
-    ready = studies.train_missing(jobs, train)
-    assert calls == [requests[0].out, requests[2].out]
-    assert all(not job.plan.trainings and job.plan.cells == 4 for job in ready)
+    run = studies.make_run(trained(tmp_path), request(tmp_path / "run", **place))
+    assert [len(one.names) for one in run.plan.trainings] == [2, 1]
+    for one in run.plan.trainings:
+        write_checkpoint(one.request)
+    again = studies.make_run(run.study, request(tmp_path / "run", **place))
+    assert not again.plan.trainings and again.plan.cells == 12
 
 
 def write_checkpoint(training: TrainRequest) -> None:
@@ -288,10 +303,10 @@ def write_checkpoint(training: TrainRequest) -> None:
 
 def test_a_study_may_change_the_protocol_and_keeps_the_users_limit(tmp_path):
     study = studies.load("fiseclip_table3")
-    jobs = studies.make_jobs(
+    run = studies.make_run(
         study, request(tmp_path, datasets=("demo",), encoder="demo", protocol=EvaluationProtocol(limit=4))
     )
-    assert {(job.request.protocol.order, job.request.protocol.limit) for job in jobs} == {("dataset", 4)}
+    assert (run.request.protocol.order, run.request.protocol.limit) == ("dataset", 4)
 
 
 @pytest.mark.parametrize(
@@ -304,7 +319,7 @@ def test_a_study_may_change_the_protocol_and_keeps_the_users_limit(tmp_path):
         (("variant =", "variants ="), r"small.toml, row 'Mean': unknown field 'variants'; expected label, method"),
         (('method = "clip_ad"\n', ""), r"small.toml, row 'Mean': the field 'method' is missing"),
         (('"rvs=mean"', '"rvs=median"'), r"row 'Mean': clip-ad.csv has no number of table 4, method sdp, variant"),
-        (('"Last block"', '"mean"'), r"small.toml: two rows have the same label"),
+        (('"Last block"', '"Mean"'), r"small.toml: two rows have the same label"),
         (('table = "4"', "table = 4"), r"small.toml, published: table is 4; expected a TOML string"),
         (('dataset = "mvtec"', 'dataset = "mvtec"\nlevel = "image"'), r"level is 'image'; expected one of dataset"),
         (("[published]", '[protocol]\norder = "random"\n[published]'), r"small.toml, protocol.order=random"),
@@ -332,7 +347,9 @@ def test_a_study_runs_on_the_demo_set_from_the_command_line(name, tmp_path):
     assert done.stdout.count("measured on Demo [1 of 4 categories]") == len(rows)
     again = zsadbench(*command, "--format", "csv")
     assert f"{counted(len(rows), 'row')}, 0 cells to run" in again.stderr
-    record = json.loads(next(tmp_path.glob(f"{rows[0].folder}/demo/*/gear.json")).read_text())
+    record = json.loads(
+        results.record_path(tmp_path, "demo", studies.name(rows[0], "demo", "demo"), "gear").read_text()
+    )
     key = (rows[0].label, "measured", "demo", "mean", "pixel", "aupro")
     assert numbers(again.stdout)[key] == pytest.approx(100 * record["pixel"]["aupro"])
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-FIGURES = ("maps", "efficiency", "ranks")
+FIGURES = ("maps", "efficiency", "ranks", "sweep")
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,11 @@ class Run:
         return quality.render(self.records, format, _level(level), published, resamples=resamples, seeds=seeds)
 
     def figure(self, kind: str, **options: Any) -> Figure:
-        """Return a figure as `zsadbench figure` draws it: "maps", "efficiency" or "ranks".
+        """Return a figure as `zsadbench figure` draws it: "maps", "efficiency", "ranks" or "sweep".
 
         options: those of the function that draws it (`dataset`, `category`, `samples`, `count`, `methods`, `overlay`
-        and `data_root` of maps; `dataset` of efficiency; `level` and `metric` of ranks). Needs the extra `report`.
-        Raises UnknownName, UsageError, RecordError, DataError, MissingDependency.
+        and `data_root` of maps; `dataset` of efficiency; `level` and `metric` of ranks; `option`, `methods` and
+        `metrics` of sweep). Needs the extra `report`. Raises UnknownName, UsageError, RecordError, DataError, MissingDependency.
 
         Example:
             >>> import zsadbench as z

@@ -1,4 +1,4 @@
-"""`zsadbench figure`: maps, efficiency, ranks and study as PNG, PDF or SVG. No logic lives here."""
+"""`zsadbench figure`: maps, efficiency, ranks, study and sweep as PNG, PDF or SVG. No logic lives here."""
 
 from __future__ import annotations
 
@@ -85,12 +85,29 @@ def study(
     add_plugins(plugins)
     from zsadbench.figures import drawing
     from zsadbench.figures import study as study_series
+    from zsadbench.figures import sweep as sweeps
     from zsadbench.running import studies
 
     drawing.check_suffix(out)
     found = studies.load(name)
-    sweep = study_series.collect(found, run or Path("runs/studies") / found.name)
-    _save(study_series.draw(sweep, names_of(metrics, "--metrics") if metrics else ()), out)
+    series = study_series.collect(found, run or Path("runs/studies") / found.name)
+    _save(sweeps.draw(series, names_of(metrics, "--metrics") if metrics else ()), out)
+
+
+@app.command()
+def sweep(
+    runs: Runs,
+    out: Out,
+    option: Annotated[str, typer.Option(help="The option along the axis; needed where variants differ in more.")] = "",
+    methods: Annotated[str, typer.Option(help="Whose variants; by default of all methods.")] = "",
+    metrics: Annotated[str, typer.Option(help="Panels, e.g. image.auroc,pixel.ap; by default all.")] = "",
+) -> None:
+    """Draw the variants of `zsadbench run --sweep`: their metrics over the option, the best with a ring."""
+    from zsadbench.figures import drawing, gather
+
+    drawing.check_suffix(out)
+    wanted = names_of(methods, "--methods") if methods else ()
+    _save(gather.sweep(runs, option, wanted, names_of(metrics, "--metrics") if metrics else ()), out)
 
 
 def _save(drawing: Drawing, out: Path) -> None:

@@ -254,6 +254,7 @@ def study(
         show(study_tables.render_list(studies.available()))
         return
     from zsadbench.cli.progress import console_progress, console_reading
+    from zsadbench.running import runner
     from zsadbench.running.request import make_request
 
     found = studies.load(name)
@@ -272,16 +273,21 @@ def study(
     ).on_device()
     say_encoder(encoder, request.encoder)
     with console_reading(quiet) as reading:
-        jobs = studies.make_jobs(found, request, reading)
-    jobs = studies.train_missing(jobs, lambda plan, own: train.train_missing(plan, own, quiet))
-    for message in dict.fromkeys(finding.message for job in jobs for finding in job.plan.findings):
-        say(f"Note: {message}")
-    cells = sum(job.plan.cells for job in jobs)
-    say(f"{counted(len(jobs), 'row')}, {counted(cells, 'cell')} to run in {request.out} ({request.device})")
+        planned = studies.make_run(found, request, reading)
+    plan = train.train_missing(planned.plan, planned.request, quiet)
+    for finding in plan.findings:
+        say(f"Note: {finding.message}")
+    if old := studies.earlier(found, request.out):
+        say(
+            f"Note: {request.out} holds rows of an earlier version in folders of their own, such as {old[0]}. They are "
+            f"left alone, and the study is measured anew; `zsadbench table {request.out / old[0]}` shows one."
+        )
+    rows, cells = counted(len(planned.jobs), "row"), counted(plan.cells, "cell")
+    say(f"{rows}, {cells} to run in {request.out} ({request.device})")
     with console_progress(quiet) as progress:
-        failed = studies.run(jobs, progress)
-    show(study_tables.render(found, jobs, format_.value).rstrip("\n"))
-    raise typer.Exit(1 if failed else 0)
+        summary = runner.run(plan, planned.request, progress)
+    show(study_tables.render(dataclasses.replace(planned, plan=plan), format_.value).rstrip("\n"))
+    raise typer.Exit(1 if summary.failed else 0)
 
 
 @app.command("list")

@@ -10,6 +10,7 @@ from zsadbench.analysis import significance
 from zsadbench.figures import efficiency as cost
 from zsadbench.figures import map_grid, map_samples
 from zsadbench.figures import ranks as critical_difference
+from zsadbench.figures import sweep as variants
 from zsadbench.figures.drawing import Drawing
 from zsadbench.records import places, results
 
@@ -46,6 +47,11 @@ def ranks(runs: Sequence[Path], level: str = "image", metric: str = "auroc") -> 
     """Draw the critical-difference figure. Raises UnknownName, RecordError, MissingDependency."""
     records = [record for run in runs for record in results.load_run(run)]
     return critical_difference.draw(significance.analyse(records, level, metric))
+
+
+def sweep(runs: Sequence[Path], option: str = "", methods: Sequence[str] = (), metrics: Sequence[str] = ()) -> Drawing:
+    """Draw the metrics of a method's variants over the option in which they differ. Raises UsageError, RecordError."""
+    return variants.draw(variants.collect(runs, option, methods), metrics)
 
 
 def _recorded(dataset: str) -> str:

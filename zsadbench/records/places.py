@@ -45,6 +45,13 @@ def read(run: Path, dataset: str) -> Place | None:
         return None  # the file is a convenience: nothing is measured with it
 
 
+def is_note(path: Path) -> bool:
+    """Tell whether a file is such a note, and no record of a category that is called place."""
+    return (
+        path == _file(path.parent.parent, path.parent.name) and read(path.parent.parent, path.parent.name) is not None
+    )
+
+
 def find(runs: Iterable[Path], name: str, data_root: Path | None = None) -> Dataset:
     """Make the data set that some runs call by a name, or that of NAME=FOLDER.
 

@@ -30,7 +30,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from zsadbench.errors import RecordError
-from zsadbench.records import reading
+from zsadbench.records import places, reading
 from zsadbench.records.record import FORMAT as FORMAT
 from zsadbench.records.record import ImageScore as ImageScore
 from zsadbench.records.record import Record as Record
@@ -154,7 +154,8 @@ def read_run(run: Path) -> tuple[list[Record], list[str]]:
         raise RecordError(f"{run} is not a run folder; expected the --out of an earlier `zsadbench run`.")
     problems: list[str] = []
     attempts = _readable(run.glob(f"*/*/{FAILED}/*.json"), problems)
-    found = _readable(sorted(run.glob("*/*/*.json")), problems)
+    own = (path for path in sorted(run.glob("*/*/*.json")) if not places.is_note(path))  # of a run folder below this
+    found = _readable(own, problems)
     for path in found.keys() & {path.parent.parent / path.name for path in attempts}:
         if found[path].status == "done":
             found[path] = replace(found[path], failure=attempts[failure_path(path)].reason)

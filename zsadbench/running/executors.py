@@ -25,7 +25,7 @@ from zsadbench.errors import ExecutorError, MissingDependency, UsageError
 from zsadbench.records import results
 from zsadbench.records.results import Record
 from zsadbench.running import runner
-from zsadbench.running.plan import Cell, EncoderChoice, Plan, standing
+from zsadbench.running.plan import Cell, EncoderChoice, Plan, Resolved, standing
 from zsadbench.running.progress import Progress, Silent
 from zsadbench.running.request import Request
 from zsadbench.running.runner import Summary
@@ -140,7 +140,7 @@ def _work(pickled: bytes, folders: Sequence[Path], local: bool) -> tuple[list[Re
     finished = [results.load(cell.path(request.out)) for cell in cells if cell not in left]
     watch = _Collector()
     with warnings.catch_warnings(record=True) as caught:
-        runner.run_cells(Plan((left,) if left else (), ()), request, watch, _keep_encoder)
+        runner.run_cells(Plan((left,) if left else (), (), Resolved([], {})), request, watch, _keep_encoder)
     return [*finished, *watch.records], [str(one.message) for one in caught]
 
 

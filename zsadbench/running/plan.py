@@ -80,14 +80,32 @@ class Cell:
         return results.record_path(run, self.dataset.name, self.planned.name, self.category.name)
 
 
+class Resolved(NamedTuple):
+    """The datasets that a request names, and the methods that suit each."""
+
+    sets: list[Dataset]
+    suited: dict[str, dict[str, tuple[type[Method], Any]]]  # dataset name -> full name -> class and options
+
+    @property
+    def chosen(self) -> list[tuple[str, type[Method], Any]]:
+        """Return full name, class and options of every method that takes part."""
+        found = {full: (full, *chosen) for methods_ in self.suited.values() for full, chosen in methods_.items()}
+        return list(found.values())
+
+
 @dataclass(frozen=True)
 class Plan:
     """The cells to run, in groups that share an encoder and images, and the cells that are already done."""
 
     groups: tuple[tuple[Cell, ...], ...]  # one encoder each; inside, cells of one category are neighbours
     done: tuple[Path, ...]  # records that agree with the request and are left alone
-    datasets: tuple[Dataset, ...] = ()  # what the cells and records are of
+    resolved: Resolved  # what was planned
     findings: tuple[Finding, ...] = ()  # what the user should know before the run starts
+
+    @property
+    def datasets(self) -> list[Dataset]:
+        """What the cells and records are of."""
+        return self.resolved.sets
 
     @property
     def cells(self) -> int:
@@ -111,24 +129,11 @@ class Training(NamedTuple):
     names: dict[str, None]  # full names of the methods that take its weights: variants may share them
 
 
-class Resolved(NamedTuple):
-    """The datasets that a request names, and the methods that suit each."""
-
-    sets: list[Dataset]
-    suited: dict[str, dict[str, tuple[type[Method], Any]]]  # dataset name -> full name -> class and options
-
-    @property
-    def chosen(self) -> list[tuple[str, type[Method], Any]]:
-        """Return full name, class and options of every method that takes part."""
-        found = {full: (full, *chosen) for methods_ in self.suited.values() for full, chosen in methods_.items()}
-        return list(found.values())
-
-
 def resolve(request: Request, sets: list[Dataset] | None = None) -> Resolved:
     """Resolve names and options, and verify the datasets' folders. Raises as `make_plan`."""
     sets = targets.sets(request) if sets is None else sets
     names = _expand(request.methods)
-    return Resolved(sets, {dataset.name: _suited(names, dataset.name, request) for dataset in sets})
+    return Resolved(sets, {dataset.name: suited(names, dataset.name, request) for dataset in sets})
 
 
 def make_plan(request: Request, sets: list[Dataset] | None = None, progress: contents.Progress | None = None) -> Plan:
@@ -186,7 +191,7 @@ def plan_cells(
     told += [Finding("checkpoint", note, False) for note in chooser.notes]
     told += [Finding("finished cells", note, False) for note in resume.notes(standings, request)]
     told += [Finding("method", problem, True) for problem in unread_methods(request)]
-    return Plan(tuple(tuple(group) for group in groups.values()), tuple(done), tuple(sets), tuple(told))
+    return Plan(tuple(tuple(group) for group in groups.values()), tuple(done), resolved, tuple(told))
 
 
 def standing(cell: Cell, request: Request) -> Standing:
@@ -203,7 +208,7 @@ def resolve_methods(request: Request) -> dict[str, tuple[type[Method], Any]]:
     found = {full: (method, config) for method, full, config in (configure(name, request) for name in names)}
     if request.datasets:
         names_ = [datasets.name_of(name) for name in request.datasets]
-        found = {full: chosen for target in names_ for full, chosen in _suited(names, target, request).items()}
+        found = {full: chosen for target in names_ for full, chosen in suited(names, target, request).items()}
     given.check(request, [(full, *chosen) for full, chosen in found.items()], ())
     return found
 
@@ -213,7 +218,7 @@ def unread_methods(request: Request) -> list[str]:
     return cross_dataset.left_out() if "all" in request.methods else []
 
 
-def _suited(names: Sequence[str], target: str, request: Request) -> dict[str, tuple[type[Method], Any]]:
+def suited(names: Sequence[str], target: str, request: Request) -> dict[str, tuple[type[Method], Any]]:
     """Return the methods that run on a dataset, by full name: (class, options)."""
     found = {}
     for name in names:

@@ -1,7 +1,7 @@
 """A paper's ablation table as a run: a study file names rows of options, and the published table that they mirror.
 
-`results/README.md` explains the files in `results/studies/`. A row is an ordinary run of one method in a folder of its
-own, so that rows that differ in options alone never overwrite each other, and resume is the runner's. `study_tables`
+`results/README.md` explains the files in `results/studies/`. A row is a variant of its method (`support.variants`), and
+a study is an ordinary run of them: rows share decoding and encoder passes, and resume is the runner's. `tables.study`
 prints the result.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from zsadbench import datasets, methods
 from zsadbench.data import contents
@@ -21,14 +21,11 @@ from zsadbench.protocol import EvaluationProtocol
 from zsadbench.records import published, results
 from zsadbench.records.published import Number
 from zsadbench.records.results import Record
-from zsadbench.running import given, plan
+from zsadbench.running import given, plan, targets
 from zsadbench.running.plan import Plan
 from zsadbench.running.request import Request
-from zsadbench.support import options, preset_names
+from zsadbench.support import options, preset_names, variants
 from zsadbench.training import cross_dataset
-
-if TYPE_CHECKING:
-    from zsadbench.running.progress import Progress
 
 LEVELS = ("dataset", "category")
 
@@ -44,11 +41,6 @@ class StudyRow:
     options: Mapping[str, str]  # option -> value, as --set takes it
     variant: str | None  # of the published numbers; None: the paper prints no such row
 
-    @property
-    def folder(self) -> str:
-        """Return the name of the row's run folder."""
-        return re.sub(r"[^a-z0-9.+]+", "-", self.label.lower()).strip("-.")
-
 
 @dataclass(frozen=True)
 class Study:
@@ -56,7 +48,7 @@ class Study:
 
     path: Path
     title: str
-    source: str  # file in results/published/
+    source: str  # file in results/published/; "": the study mirrors no printed table
     table: str  # in the source
     printed_method: str  # the published numbers' method
     level: str  # "category": one line a category, else the dataset's mean alone
@@ -70,23 +62,30 @@ class Study:
         return self.path.stem
 
 
-@dataclass(frozen=True)
-class StudyJob:
-    """One row on one dataset: what is asked of the runner, and the cells that come of it."""
+class StudyJob(NamedTuple):
+    """One row on one dataset: the cells of one variant."""
 
     row: StudyRow
+    dataset: str  # name
+    method: str  # full name of the variant; several rows may be one
     paper_encoder: str  # SPEC; "" where the method has none
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """A study as one run, in which rows share what methods share."""
+
+    study: Study
     request: Request
+    jobs: tuple[StudyJob, ...]
     plan: Plan
 
-    def records(self) -> list[Record]:
-        """Read the records of the job's cells, those of an interrupted run left out. Raises RecordError."""
-        cells = [cell for group in self.plan.groups for cell in group]
-        paths = {
-            *self.plan.done,
-            *(cell.path(self.request.out) for cell in cells),
-        }
-        return [results.load(path) for path in sorted(paths) if path.exists()]
+    def records(self, job: StudyJob) -> list[Record]:
+        """Read the records of a row's cells, those of an interrupted run left out. Raises RecordError."""
+        cells = [cell.path(self.request.out) for group in self.plan.groups for cell in group]
+        place = results.record_path(self.request.out, job.dataset, job.method, "any").parent
+        own = sorted(path for path in {*self.plan.done, *cells} if path.parent == place)
+        return [results.load(path) for path in own if path.exists()]
 
 
 def folder() -> Path:
@@ -121,21 +120,24 @@ def read(path: Path) -> Study:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} is not a study file: {error}.") from error
-    required = {"title": str, "dataset": str, "published": dict, "rows": list}
-    _check_fields(str(path), data, required, {"level": str, "protocol": dict, "notes": str})
-    mirrored = data["published"]
-    _check_fields(f"{path}, published", mirrored, {"source": str, "table": str, "method": str}, {})
+    required = {"title": str, "dataset": str, "rows": list}
+    _check_fields(str(path), data, required, {"published": dict, "level": str, "protocol": dict, "notes": str})
+    mirrored = data.get("published", {})
+    if "published" in data:
+        _check_fields(f"{path}, published", mirrored, {"source": str, "table": str, "method": str}, {})
     if data.get("level", "dataset") not in LEVELS:
         raise UsageError(f"{path}: level is {data['level']!r}; expected one of {', '.join(LEVELS)}.")
     rows = tuple(_row(path, number, row, data["dataset"]) for number, row in enumerate(data["rows"], start=1))
-    if len({row.folder for row in rows}) < len(rows):
-        raise UsageError(f"{path}: two rows have the same label; expected labels that differ in letters and digits.")
+    if len({row.label for row in rows}) < len(rows):
+        raise UsageError(f"{path}: two rows have the same label; expected labels that differ.")
+    if not mirrored and any(row.variant is not None for row in rows):
+        raise UsageError(f"{path}: a row has a variant, which names published numbers; expected [published] as well.")
     return Study(
         path,
         data["title"],
-        mirrored["source"],
-        mirrored["table"],
-        mirrored["method"],
+        mirrored.get("source", ""),
+        mirrored.get("table", ""),
+        mirrored.get("method", ""),
         data.get("level", "dataset"),
         _texts(data.get("protocol", {})),
         " ".join(data.get("notes", "").split()),
@@ -170,53 +172,44 @@ def printed(study: Study, row: StudyRow, numbers: Iterable[Number]) -> list[Numb
     ]
 
 
-def make_jobs(study: Study, request: Request, progress: contents.Progress | None = None) -> list[StudyJob]:
+def make_run(study: Study, request: Request, progress: contents.Progress | None = None) -> StudyRun:
     """Plan every row, before anything runs; `progress` is told while files are read.
 
     `request` holds what all rows share. Without datasets in it, every row runs on the paper's; on a dataset that some
     rows are written for those run, on any other all of them. Its encoder replaces the rows',
     and elsewhere than in the paper a trained preset gives way to the one that suits the dataset. Raises as `make_plan`.
     """
-    rows = []
-    for row, dataset in _placed(study, request.datasets):
-        own = replace(
-            request,
-            methods=(suited(row, datasets.name_of(dataset)),),
-            datasets=(dataset,),
-            out=request.out / row.folder,
-            encoder=request.encoder or row.encoder,
-            changes={row.method.partition(".")[0]: row.options},
-            protocol=options.override(request.protocol, study.protocol, f"{study.path}, protocol"),
-        )
-        rows.append((row, own, plan.resolve(own)))
-    chosen = [one for _, _, resolved in rows for one in resolved.chosen]
-    given.check(request, chosen, [dataset for _, _, resolved in rows for dataset in resolved.sets])
-    return [
-        StudyJob(
-            row, getattr(_configure(study, row), "encoder", ""), own, plan.plan_cells(own, resolved, None, progress)
-        )
-        for row, own, resolved in rows
-    ]
+    placed = _placed(study, request.datasets)
+    request = replace(
+        request,
+        methods=tuple(dict.fromkeys(name(row, datasets.name_of(one), request.encoder) for row, one in placed)),
+        datasets=tuple(dict.fromkeys(dataset for _, dataset in placed)),
+        protocol=options.override(request.protocol, study.protocol, f"{study.path}, protocol"),
+    )
+    sets = targets.sets(request)
+    suited: dict[str, dict[str, Any]] = {dataset.name: {} for dataset in sets}
+    jobs = []
+    for row, dataset in placed:
+        target = datasets.name_of(dataset)
+        called = name(row, target, request.encoder)
+        suited[target] |= plan.suited([called], target, request)
+        jobs.append(StudyJob(row, target, called, getattr(_configure(study, row), "encoder", "")))
+    resolved = plan.Resolved(sets, suited)
+    given.check(request, resolved.chosen, sets)
+    return StudyRun(study, request, tuple(jobs), plan.plan_cells(request, resolved, progress=progress))
 
 
-def train_missing(jobs: Sequence[StudyJob], train: Callable[[Plan, Request], Plan]) -> list[StudyJob]:
-    """Train what rows lack and return the jobs with their new plans; `train` does it for one row.
-
-    A row is planned again just before, because an earlier one may have trained the same.
-    """
-    ready = []
-    for job in jobs:
-        if job.plan.trainings:
-            job = replace(job, plan=train(plan.plan_cells(job.request, plan.resolve(job.request)), job.request))
-        ready.append(job)
-    return ready
+def name(row: StudyRow, dataset: str, encoder: str | None = None) -> str:
+    """Return the full name of the variant that a row is on a dataset; `encoder` replaces the row's own for a run."""
+    own = {"encoder": row.encoder} if row.encoder is not None and encoder is None else {}
+    asked = variants.join(suited(row, dataset), own | dict(row.options))
+    return methods.lookup(cross_dataset.suited(asked, dataset))[1]
 
 
-def run(jobs: Sequence[StudyJob], progress: Progress) -> int:
-    """Run the cells that are missing, row by row; returns how many failed. Raises RecordError as the runner."""
-    from zsadbench.running import runner
-
-    return sum(runner.run(job.plan, job.request, progress).failed for job in jobs if job.plan.cells)
+def earlier(study: Study, folder: Path) -> list[str]:
+    """Return the folders below a study's run folder that rows of versions before 0.2 lie in."""
+    labels = (re.sub(r"[^a-z0-9.+]+", "-", row.label.lower()).strip("-.") for row in study.rows)
+    return [label for label in labels if (folder / label).is_dir()]
 
 
 def suited(row: StudyRow, dataset: str) -> str:

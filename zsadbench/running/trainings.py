@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from zsadbench.errors import ZsadError
-from zsadbench.running.plan import Plan, plan_cells, resolve
+from zsadbench.running.plan import Plan, plan_cells
 from zsadbench.running.request import Request
 from zsadbench.support.guard import guard
 from zsadbench.training.loop import TrainingProgress, train
@@ -20,4 +20,4 @@ def train_missing(plan: Plan, request: Request, progress: TrainingProgress) -> P
         outcome = guard(partial(train, training.request, progress), request.fail_fast)
         if isinstance(outcome, ZsadError):
             failures |= dict.fromkeys(training.names, outcome)
-    return plan_cells(request, resolve(request), failures)
+    return plan_cells(request, plan.resolved, failures)

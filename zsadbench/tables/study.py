@@ -17,7 +17,7 @@ from zsadbench.metrics import Column
 from zsadbench.records import published
 from zsadbench.records.published import Number
 from zsadbench.records.results import MEAN, Record
-from zsadbench.running.studies import Study, StudyJob, printed
+from zsadbench.running.studies import Study, StudyJob, StudyRun, printed
 from zsadbench.tables import sheet, words
 from zsadbench.tables.sheet import FORMATS, Sheet
 
@@ -35,15 +35,15 @@ class Entry(NamedTuple):
     problem: str = ""  # why a measured line has no numbers
 
 
-class Run(NamedTuple):
-    """A job with its results."""
+class Result(NamedTuple):
+    """A row on a dataset with its results."""
 
     job: StudyJob
     records: list[Record]
     table: Table
 
 
-def render(study: Study, jobs: Sequence[StudyJob], format: str = "md") -> str:
+def render(run: StudyRun, format: str = "md") -> str:
     """Return a study's table as text in a format: "md", "latex" or "csv" (one number a line, every digit).
 
     Raises UnknownName for another format, RecordError where there are no results.
@@ -51,13 +51,13 @@ def render(study: Study, jobs: Sequence[StudyJob], format: str = "md") -> str:
     if format not in FORMATS:
         raise UnknownName("table format", format, FORMATS)
     cards = {listing.name: listing.card for listing in datasets.available() if listing.card}
-    runs = [_collect(study, job, cards) for job in jobs]
+    study, found = run.study, [_collect(run, job, cards) for job in run.jobs]
     numbers = published.load()
-    entries = [entry for run in runs for entry in _entries(study, run, numbers, cards)]
+    entries = [entry for result in found for entry in _entries(study, result, numbers, cards)]
     if format == "csv":
         return _csv(study, entries)
     table = _sheet(study, entries)
-    return (sheet.latex if format == "latex" else sheet.markdown)([table], list(_notes(study, runs)))
+    return (sheet.latex if format == "latex" else sheet.markdown)([table], list(_notes(study, found)))
 
 
 def render_list(studies: Sequence[Study]) -> str:
@@ -70,60 +70,63 @@ def render_list(studies: Sequence[Study]) -> str:
     return sheet.plain(head, body)
 
 
-def differences(run: Run) -> list[str]:
+def differences(result: Result) -> list[str]:
     """Return why a row's numbers must not be compared with the published ones; none where they may be."""
-    line, found = run.table.lines[-1], []
-    if run.table.dataset != run.job.row.dataset:
-        found.append(f"dataset {run.table.dataset} instead of {run.job.row.dataset}")
-    if line.status == "done" and _encoder(run) != run.job.paper_encoder:
-        found.append(f"encoder {_encoder(run)} instead of {run.job.paper_encoder}")
-    if run.job.request.protocol.limit is not None:
-        found.append(f"at most {run.job.request.protocol.limit} images a category")
+    job, line, found = result.job, result.table.lines[-1], []
+    limits = [record.protocol["limit"] for record in result.records if record.protocol.get("limit") is not None]
+    if job.dataset != job.row.dataset:
+        found.append(f"dataset {job.dataset} instead of {job.row.dataset}")
+    if line.status == "done" and _encoder(result) != job.paper_encoder:
+        found.append(f"encoder {_encoder(result)} instead of {job.paper_encoder}")
+    if limits:
+        found.append(f"at most {limits[0]} images a category")
     if len(line.done) < line.total:
         found.append(f"{len(line.done)} of {line.total} categories")
     return found
 
 
-def _collect(study: Study, job: StudyJob, cards: Mapping[str, DatasetCard]) -> Run:
-    records = job.records()
+def _collect(run: StudyRun, job: StudyJob, cards: Mapping[str, DatasetCard]) -> Result:
+    records = run.records(job)
     if not records:
-        raise RecordError(f"study {study.name}, row {job.row.label!r}: there are no results in {job.request.out}.")
-    level: Literal["category", "dataset"] = "category" if study.level == "category" else "dataset"
-    return Run(job, records, arrange(records, level, cards, None)[0])
+        raise RecordError(f"study {run.study.name}, row {job.row.label!r}: there are no results in {run.request.out}.")
+    level: Literal["category", "dataset"] = "category" if run.study.level == "category" else "dataset"
+    return Result(job, records, arrange(records, level, cards, None)[0])
 
 
-def _entries(study: Study, run: Run, numbers: Sequence[Number], cards: Mapping[str, DatasetCard]) -> list[Entry]:
+def _entries(study: Study, result: Result, numbers: Sequence[Number], cards: Mapping[str, DatasetCard]) -> list[Entry]:
     """Return the lines of one row: published numbers under measured ones of the same category of the same dataset.
 
     On another dataset they come after all measured ones, because categories of equal names are not equal data.
     """
-    row, measured = run.job.row, [_measured(run, line) for line in run.table.lines]
+    row, measured = result.job.row, [_measured(result, line) for line in result.table.lines]
     values: dict[str, dict[Column, float]] = {}
     for number in printed(study, row, numbers):
         if number.category == MEAN or study.level == "category":
             values.setdefault(number.category, {})[number.level, number.metric] = number.value
     told = f"published for {cards[row.dataset].title if row.dataset in cards else row.dataset}"
     ours = [
-        Entry(row.label, "published", row.dataset, run.job.paper_encoder, category, found, told)
+        Entry(row.label, "published", row.dataset, result.job.paper_encoder, category, found, told)
         for category, found in values.items()
     ]
-    same = run.table.dataset == row.dataset
+    same = result.table.dataset == row.dataset
     return sorted(
         [*measured, *ours],
         key=lambda entry: ("" if same else entry.kind, entry.category == MEAN, entry.category, entry.kind),
     )
 
 
-def _measured(run: Run, line: Line) -> Entry:
-    told = " ".join([f"measured on {run.table.title}", *words.marks(line)])
+def _measured(result: Result, line: Line) -> Entry:
+    told = " ".join([f"measured on {result.table.title}", *words.marks(line)])
     problem = "" if line.status == "done" else words.STATUSES[line.status]
     values = {column: value.percent for column, value in line.values.items()}
-    return Entry(run.job.row.label, "measured", run.table.dataset, _encoder(run), line.category, values, told, problem)
+    return Entry(
+        result.job.row.label, "measured", result.table.dataset, _encoder(result), line.category, values, told, problem
+    )
 
 
-def _encoder(run: Run) -> str:
+def _encoder(result: Result) -> str:
     """Return the SPEC that a row was measured with; "" where nothing was measured."""
-    return next((record.encoder.get("spec") or "" for record in run.records if record.status == "done"), "")
+    return next((record.encoder.get("spec") or "" for record in result.records if record.status == "done"), "")
 
 
 def _sheet(study: Study, entries: Sequence[Entry]) -> Sheet:
@@ -144,31 +147,32 @@ def _sheet(study: Study, entries: Sequence[Entry]) -> Sheet:
     return Sheet(study.title, (*texts, *map(words.label, columns)), len(texts), tuple(lines))
 
 
-def _notes(study: Study, runs: Sequence[Run]) -> Iterator[str]:
+def _notes(study: Study, results: Sequence[Result]) -> Iterator[str]:
     reasons: dict[tuple[str, ...], list[str]] = {}
-    for run in runs:
-        reasons.setdefault(tuple(differences(run)), []).append(run.job.row.label)
+    for result in results if study.source else ():
+        reasons.setdefault(tuple(differences(result)), []).append(result.job.row.label)
     for found, labels in reasons.items():
         whose = "" if len(reasons) == 1 else f" of {', '.join(labels)}"
         if found:
             yield f"Not comparable: the measured numbers{whose} have {', '.join(found)}."
         else:
             yield f"The measured numbers{whose} have the paper's dataset and encoder."
-    records = [record for run in runs for record in run.records]
-    yield from words.notes([run.table for run in runs], records, _names(runs), None)
-    yield f"Published: {published.citations()[study.source]}, table {study.table}, as printed."
+    records = [record for result in results for record in result.records]
+    yield from words.notes([result.table for result in results], records, _names(results), None)
+    if study.source:
+        yield f"Published: {published.citations()[study.source]}, table {study.table}, as printed."
     if study.notes:
         yield study.notes
-    for run in runs:
-        yield from (f"{run.job.row.label}: {reason}" for reason in words.notes_below(run.table, run.records))
+    for result in results:
+        yield from (f"{result.job.row.label}: {reason}" for reason in words.notes_below(result.table, result.records))
 
 
-def _names(runs: Sequence[Run]) -> dict[tuple[str, str], Name]:
+def _names(results: Sequence[Result]) -> dict[tuple[str, str], Name]:
     """Return what records are called: the labels of their rows, of which several may be one configuration."""
     labels: dict[tuple[str, str], dict[str, None]] = {}
-    for run in runs:
-        for record in run.records:
-            labels.setdefault(identity(record), {})[run.job.row.label] = None
+    for result in results:
+        for record in result.records:
+            labels.setdefault(identity(record), {})[result.job.row.label] = None
     titles = {key: ", ".join(found) for key, found in labels.items()}
     return {key: Name(title, title) for key, title in titles.items()}
 
