@@ -104,7 +104,8 @@ class Run:
 
         options: those of the function that draws it (`dataset`, `category`, `samples`, `count`, `methods`, `overlay`
         and `data_root` of maps; `dataset` of efficiency; `level` and `metric` of ranks; `option`, `methods` and
-        `metrics` of sweep). Needs the extra `report`. Raises UnknownName, UsageError, RecordError, DataError, MissingDependency.
+        `metrics` of sweep). Needs the extra `report`. Raises UnknownName, UsageError, RecordError, DataError,
+        MissingDependency.
 
         Example:
             >>> import zsadbench as z
@@ -120,7 +121,7 @@ class Run:
         known = [name for name in signature(draw).parameters if name != "runs"]
         for name in options.keys() - known:
             raise UnknownName(f"option of figure {kind}", name, known)
-        for name in options.keys() & {"samples", "methods"}:
+        for name in options.keys() & {"samples", "methods", "metrics"}:
             options[name] = [options[name]] if isinstance(options[name], str) else options[name]
         if options.get("data_root") is not None:
             options["data_root"] = Path(options["data_root"])
