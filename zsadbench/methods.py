@@ -42,6 +42,7 @@ class MethodCard:
     """Facts about a method that a table or listing shows. Written as literals: listing reads it without importing.
 
     Example:
+
         >>> import zsadbench as z
         >>> z.MethodCard(title="Brightness", reference="you, 2026", scope="image").shots
         0
@@ -61,6 +62,7 @@ class EncoderConfig:
     """The encoder fields that the options of every method with an encoder start with.
 
     Example:
+
         >>> import zsadbench as z
         >>> z.EncoderConfig(encoder="open_clip:ViT-L-14-336/openai", size=518).on("demo").size is None
         True
@@ -84,6 +86,7 @@ class Prediction(NamedTuple):
     """The result for one batch; unpacks as `scores, maps`.
 
     Example:
+
         >>> import torch, zsadbench as z
         >>> scores, maps = z.Prediction(scores=torch.zeros(2), maps=torch.zeros(2, 14, 14))
     """
@@ -119,6 +122,7 @@ class Method(ABC):
     `__init__` whatever depends on the options. Instances hold no per-image state; caches per category are allowed.
 
     Example, a whole plugin once `@z.register` stands above it in a file of the method's name:
+
         >>> import zsadbench as z
         >>> class Brightness(z.Method):
         ...     card = z.MethodCard(title="Brightness", reference="you, 2026", scope="image")

@@ -80,7 +80,10 @@ def test_a_run_in_python_equals_one_on_the_command_line(tmp_path: Path) -> None:
 def test_runs_are_found_by_a_pattern_and_an_empty_one_is_told() -> None:
     for seed in (0, 1):
         z.evaluate("constant", "demo", out=f"runs/seed{seed}", limit=2, seed=seed)
-    assert len(z.load_runs("runs/seed*").folders) == 2
+    both = z.load_runs("runs/seed*")
+    assert len(both.folders) == 2 and "± 0.0" in both.table(seeds=True)
+    frame = both.to_pandas(seeds=True)
+    assert set(frame["n_seeds"]) == {2} and frame["std"].notna().all()
     with pytest.raises(RecordError, match="matches no run folder"):
         z.load_runs("nowhere/*")
 

@@ -43,6 +43,12 @@ def test_no_mark_of_a_generated_table_is_left(site: Path) -> None:
     assert not [page for page in site.rglob("*.html") if "generated:" in page.read_text(encoding="utf-8")]
 
 
+def test_examples_of_docstrings_are_blocks_of_code(site: Path) -> None:
+    text = (site / "api.html").read_text(encoding="utf-8")
+    assert text.count("&gt;&gt;&gt;") > 20
+    assert not re.findall(r"<p>[^<]*&gt;&gt;&gt;", text)
+
+
 def test_every_method_and_dataset_has_its_page() -> None:
     names = {listing.name for listing in methods.available()}
     assert {page.stem for page in (DOCS / "methods").glob("*.md")} == names | {"index"}

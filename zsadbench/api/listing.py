@@ -14,6 +14,7 @@ def list_methods(pattern: str = "*") -> list[str]:
     """Return the names of methods that match a pattern in any case, without presets; no plugin is imported.
 
     Example:
+
         >>> import zsadbench as z
         >>> z.list_methods("win*")
         ['winclip']
@@ -25,6 +26,7 @@ def list_datasets(pattern: str = "*") -> list[str]:
     """Return the names of data sets that match a pattern in any case, with variants; no plugin is imported.
 
     Example:
+
         >>> import zsadbench as z
         >>> z.list_datasets("vis*")
         ['visa']
@@ -39,6 +41,7 @@ def describe(name: str) -> dict[str, Any]:
     PluginError.
 
     Example:
+
         >>> import zsadbench as z
         >>> z.describe("winclip")["name"]
         'winclip'

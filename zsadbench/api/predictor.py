@@ -61,6 +61,7 @@ class Predictor:
         """Score images and return their scores and maps; keyword arguments as `stream`.
 
         Example:
+
             >>> import numpy as np
             >>> import zsadbench as z
             >>> photos = [np.zeros((40, 60, 3), np.uint8), np.full((30, 30), 255, np.uint8)]
@@ -92,6 +93,7 @@ class Predictor:
         UsageError for references that a method needs or has no use for.
 
         Example:
+
             >>> import numpy as np
             >>> import zsadbench as z
             >>> for one in z.load("constant").stream([np.zeros((40, 60), np.uint8)]):
@@ -203,6 +205,7 @@ def load(
     WeightsError. A trained method without a checkpoint raises NeedsCheckpoint when it predicts.
 
     Example:
+
         >>> import zsadbench as z
         >>> z.load("winclip", encoder="demo").method.card.title
         'WinCLIP'

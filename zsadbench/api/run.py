@@ -53,6 +53,7 @@ def evaluate(
     image, is a warning. Raises UsageError, DataError or RecordError before anything runs.
 
     Example:
+
         >>> import zsadbench as z
         >>> run = z.evaluate("constant", "demo", out="runs/example", limit=2)
         >>> [record.status for record in run.records]
@@ -102,6 +103,7 @@ def train(
     number.
 
     Example:
+
         >>> import zsadbench as z
         >>> folder = z.train("april_gan.demo", "demo.train", out="checkpoints/example", epochs=1, limit=2)
         >>> sorted(path.name for path in folder.iterdir())
@@ -139,6 +141,7 @@ def profile(
     `if __name__ == "__main__":`; a notebook needs nothing. Raises UsageError.
 
     Example:
+
         >>> import zsadbench as z
         >>> frame = z.profile("constant", batches=(1,), warmup=0, repeat=1, threads=1)
         >>> frame[["method", "batch", "status"]].values.tolist()

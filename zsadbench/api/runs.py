@@ -37,13 +37,15 @@ class Run:
         """The records of cells without numbers; `error` says why."""
         return [record for record in self.records if record.status != "done"]
 
-    def to_pandas(self, level: str = "dataset", *, published: bool = False) -> DataFrame:
+    def to_pandas(self, level: str = "dataset", *, published: bool = False, seeds: bool = False) -> DataFrame:
         """Return the numbers as a tidy frame: one row a method, dataset (or category) and metric; values in percent.
 
         level: "dataset" for means, "category" for both. published: the papers' numbers stand in column `published`.
+        seeds: means over runs that differ by their seed; column `std` has the sample standard deviation.
         Raises RecordError where the records must not share a table.
 
         Example:
+
             >>> import zsadbench as z
             >>> run = z.evaluate("constant", "demo", out="runs/example", limit=2)
             >>> frame = run.to_pandas()
@@ -55,7 +57,7 @@ class Run:
         from zsadbench.records.published import Library
         from zsadbench.tables import quality
 
-        rows = quality.rows(self.records, level=_level(level), library=Library.read() if published else None)
+        rows = quality.rows(self.records, _level(level), library=Library.read() if published else None, seeds=seeds)
         return pandas.DataFrame(rows, columns=quality.Number._fields)
 
     def scores(self, method: str, dataset: str, category: str) -> DataFrame:
@@ -64,6 +66,7 @@ class Run:
         Raises UnknownName, RecordError.
 
         Example:
+
             >>> import zsadbench as z
             >>> run = z.evaluate("constant", "demo", out="runs/example", limit=2)
             >>> run.scores("constant", "demo", "wood")["label"].tolist()
@@ -88,6 +91,7 @@ class Run:
         ci: bootstrap intervals; seeds: means and deviations over runs that differ by their seed. Raises RecordError.
 
         Example:
+
             >>> import zsadbench as z
             >>> run = z.evaluate("constant", "demo", out="runs/example", limit=2)
             >>> print(run.table().splitlines()[0])
@@ -108,6 +112,7 @@ class Run:
         MissingDependency.
 
         Example:
+
             >>> import zsadbench as z
             >>> run = z.evaluate("constant,patchcore", "demo", out="runs/figure", limit=2, save_maps=True)
             >>> run.figure("maps", category="wood", count=1).savefig("wood.png")
@@ -139,6 +144,7 @@ def load_run(*folders: str | Path) -> Run:
     """Return the run that lies in a folder; several folders are shown together. Raises RecordError.
 
     Example:
+
         >>> import zsadbench as z
         >>> _ = z.evaluate("constant", "demo", out="runs/example", limit=2)
         >>> len(z.load_run("runs/example").records)
@@ -156,6 +162,7 @@ def load_runs(pattern: str | Path | Sequence[str | Path]) -> Run:
     """Return every run that a pattern such as "runs/*" finds, shown together. Raises RecordError where there is none.
 
     Example:
+
         >>> import zsadbench as z
         >>> _ = z.evaluate("constant", "demo", out="runs/example", limit=2)
         >>> len(z.load_runs("runs/*").folders) >= 1

@@ -44,6 +44,7 @@ class Preprocess:
     """Resize and normalisation of a method's input images; methods that agree on it share decoded images.
 
     Example:
+
         >>> import zsadbench as z
         >>> z.Preprocess(size=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)).resize
         'squash'

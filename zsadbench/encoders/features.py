@@ -18,6 +18,7 @@ class FeatureRequest:
     changes what is already there.
 
     Example:
+
         >>> import zsadbench as z
         >>> asked = z.FeatureRequest(tokens={6, 12}) | z.FeatureRequest(tokens=[12], cls=True)
         >>> sorted(asked.tokens), asked.cls

@@ -42,6 +42,7 @@ def image_metrics(scores: ArrayLike, labels: ArrayLike, names: Sequence[str] | N
     Values are in 0..1. Raises MetricError when the shapes differ or a score is NaN or infinite, naming the image.
 
     Example:
+
         >>> import zsadbench as z
         >>> z.metrics.image_metrics([0.9, 0.2, 0.4], [1, 0, 0])
         {'auroc': 1.0, 'f1_max': 1.0, 'ap': 1.0}

@@ -41,6 +41,7 @@ def pixel_metrics(
     messages. Raises MetricError as `PixelCounts`.
 
     Example:
+
         >>> import numpy as np
         >>> import zsadbench as z
         >>> maps = np.array([[[0.1, 0.9], [0.2, 0.3]]], np.float32)

@@ -58,9 +58,14 @@ def rows(
     *,
     cards: Mapping[str, DatasetCard] | None = None,
     library: Library | None = None,
+    seeds: bool = False,
 ) -> list[Number]:
-    """Return the numbers of some records: of each category (at that level) and of each dataset. Raises RecordError."""
-    return _tidy(arrange(settle(records), level, _shipped_cards() if cards is None else cards, library))
+    """Return the numbers of some records: of each category (at that level) and of each dataset. Raises RecordError.
+
+    With `seeds`, runs that differ in their seed alone become means and deviations.
+    """
+    tables = over_seeds if seeds else arrange
+    return _tidy(tables(settle(records), level, _shipped_cards() if cards is None else cards, library))
 
 
 def render(

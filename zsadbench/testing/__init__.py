@@ -45,6 +45,7 @@ def check_method(name: str, encoder: str | Encoder = "tiny", count: int = 6, **c
     AssertionError or ContractError that says what is wrong.
 
     Example:
+
         >>> import zsadbench as z
         >>> z.check_method("winclip", encoder="demo")
     """
