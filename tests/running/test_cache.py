@@ -14,6 +14,7 @@ from toy_tree import write_tree
 
 from zsadbench import datasets, methods
 from zsadbench.data import images, pictures
+from zsadbench.encoders.text import TextEncoder
 from zsadbench.encoders.transformer import TransformerEncoder
 from zsadbench.protocol import EvaluationProtocol
 from zsadbench.running import executors, runner
@@ -337,3 +338,14 @@ def test_nothing_is_kept_of_files_that_cannot_be_told_apart(tmp_path):
     assert reader.read(path, None, False).pixels.shape == (4, 4, 3)
     assert reader.glance(path, None, False) is None
     assert store.contents(tmp_path / "cache") == []
+
+
+def test_sentences_are_encoded_once_for_all_runs(mvtec_tree, tmp_path, monkeypatch):
+    encoded, encode = [], TextEncoder._encode
+    monkeypatch.setattr(TextEncoder, "_encode", lambda *args: encoded.append(args[1]) or encode(*args))
+    expected = run(mvtec_tree, tmp_path / "bare", None, ["clip_ad"])
+    assert run(mvtec_tree, tmp_path / "cold", tmp_path / "cache", ["clip_ad"]) == expected
+    assert len(encoded) > 1
+    encoded.clear()
+    assert run(mvtec_tree, tmp_path / "warm", tmp_path / "cache", ["clip_ad"]) == expected
+    assert not encoded

@@ -38,6 +38,8 @@ def evaluate(
     save_maps: bool = False,
     overwrite: bool = False,
     executor: str = "",
+    cache: str | Path | None = None,
+    cache_limit: str | int | None = None,
     plugins: Sequence[str | Path] = (),
     **protocol: Any,
 ) -> Run:
@@ -47,7 +49,8 @@ def evaluate(
     data set's folder. root: the folder with one folder a data set. encoder: a SPEC for every method. weights: SPEC ->
     file. checkpoints: method -> trained weights. options: "METHOD.OPTION" -> value. sweep: "METHOD.OPTION" ->
     several values: the method runs with each of them, as variants such as "fiseclip[lambda_=1.05]". device: "auto",
-    "cpu", "cuda", "cuda:N". protocol: fields of `zsadbench.protocol.EvaluationProtocol`, such as limit=4 or seed=1.
+    "cpu", "cuda", "cuda:N". cache: a folder that keeps decoded images and encoder passes for later runs, up to
+    cache_limit such as "50GB". protocol: fields of `zsadbench.protocol.EvaluationProtocol`, such as limit=4 or seed=1.
 
     Cells that fail are in the result's `failed`. Data that cannot be right, such as a test split without a normal
     image, is a warning. Raises UsageError, DataError or RecordError before anything runs.
@@ -69,7 +72,8 @@ def evaluate(
         methods=methods, datasets=datasets, out=out, data_root=root, encoder=encoder, weights=weights,
         checkpoints=checkpoints, checkpoint_folder=checkpoint_folder, train=train, changes=options,
         sweep=sweep, categories=categories, device=device, allow_leak=allow_leak, fail_fast=fail_fast,
-        save_maps=save_maps, overwrite=overwrite, plugin_folders=plugins, protocol=protocol,
+        save_maps=save_maps, overwrite=overwrite, cache=cache, cache_limit=cache_limit, plugin_folders=plugins,
+        protocol=protocol,
     ).on_device()  # fmt: skip
     backend = executors.parse(executor)
     plan = trainings.train_missing(make_plan(request), request, loop.SilentTraining())
@@ -94,13 +98,15 @@ def train(
     seed: int = 0,
     epochs: int | None = None,
     limit: int | None = None,
+    cache: str | Path | None = None,
+    cache_limit: str | int | None = None,
     plugins: Sequence[str | Path] = (),
 ) -> Path:
     """Train a method on the test split of an auxiliary data set and return the checkpoint's folder.
 
     options: OPTION -> value of the method. epochs: of every stage, None for the recipe's. limit: images a category.
-    An unfinished training in `out` goes on. Raises UsageError, DataError, WeightsError; Diverged for a loss that is no
-    number.
+    cache, cache_limit: as in `evaluate`. An unfinished training in `out` goes on. Raises UsageError, DataError,
+    WeightsError; Diverged for a loss that is no number.
 
     Example:
 
@@ -114,7 +120,8 @@ def train(
 
     request = make_train_request(
         method, dataset, out=out, data_root=root, encoder=encoder, weights=weights, changes=options, device=device,
-        precision=precision, seed=seed, epochs=epochs, limit=limit, plugin_folders=plugins,
+        precision=precision, seed=seed, epochs=epochs, limit=limit, cache=cache, cache_limit=cache_limit,
+        plugin_folders=plugins,
     )  # fmt: skip
     return loop.train(request, loop.SilentTraining())
 

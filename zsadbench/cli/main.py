@@ -8,7 +8,7 @@ import signal
 import sys
 import warnings
 from enum import StrEnum
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,11 +16,14 @@ import typer
 from typer.core import TyperGroup
 
 from zsadbench import __version__
+from zsadbench.cli import cache as cache_commands
 from zsadbench.cli import check, data, figure, profile, report, table, train
 from zsadbench.cli import show as show_command
 from zsadbench.cli.options import (
     DEFAULT_RUN,
     AsJson,
+    Cache,
+    CacheLimit,
     Categories,
     Checkpoints,
     DataRoot,
@@ -71,6 +74,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data.app, name="data")
+app.add_typer(cache_commands.app, name="cache")
 app.add_typer(figure.app, name="figure")
 app.command("train")(train.train)
 app.command("table")(table.table)
@@ -90,7 +94,7 @@ class ListKind(StrEnum):
 
 def main() -> None:
     """Run the command line; exit codes: 0 fine, 1 some cells failed, 2 wrong name, path or option, 128 + a signal."""
-    told = cache(say)  # each warning once
+    told = lru_cache(maxsize=None)(say)  # each warning once
     warnings.showwarning = lambda message, *_: told(f"Note: {message}")
     try:
         app(prog_name="zsadbench")  # the name that completion asks for, whatever started this
@@ -156,6 +160,8 @@ def run(
     executor: Annotated[
         str, typer.Option(help="Where cells run: here, or loky:N, dask://HOST:PORT or ray; results on a shared folder.")
     ] = "",
+    cache: Cache = None,
+    cache_limit: CacheLimit = None,
     plugins: Plugins = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -193,6 +199,8 @@ def run(
         fail_fast=fail_fast,
         save_maps=save_maps,
         overwrite=overwrite,
+        cache=cache,
+        cache_limit=cache_limit,
     )
     say_encoder(encoder, request.encoder)
     sets = targets.sets(request)  # a wrong name is told before torch is loaded
@@ -239,6 +247,8 @@ def study(
     overwrite: Overwrite = False,
     device: Device = "auto",
     format_: Annotated[TableFormat, typer.Option("--format", help="md, latex or csv.")] = TableFormat.md,
+    cache: Cache = None,
+    cache_limit: CacheLimit = None,
     plugins: Plugins = None,
     quiet: Quiet = False,
 ) -> None:
@@ -270,6 +280,8 @@ def study(
         device=device,
         protocol={"limit": limit},
         overwrite=overwrite,
+        cache=cache,
+        cache_limit=cache_limit,
     ).on_device()
     say_encoder(encoder, request.encoder)
     with console_reading(quiet) as reading:

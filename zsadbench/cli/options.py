@@ -33,6 +33,14 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace finished cells of other options or another protocol.")
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Images a category, drawn stratified by defect.")]
+Cache = Annotated[
+    Path | None,
+    typer.Option(help="Keep decoded images and encoder passes here between runs; also the variable ZSADBENCH_CACHE."),
+]
+CacheLimit = Annotated[
+    str | None,
+    typer.Option(help="What may be kept, e.g. 200GB; what was not used longest leaves first.  [default: 50GB]"),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zsadbench.cli.options import (
+    Cache,
+    CacheLimit,
     DataRoot,
     Device,
     Encoder,
@@ -45,6 +47,8 @@ def train(
     seed: Annotated[int, typer.Option(help="Draws the initial weights, the order and the augmentation.")] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of every stage; otherwise the recipe's.")] = None,
     limit: Limit = None,
+    cache: Cache = None,
+    cache_limit: CacheLimit = None,
     plugins: Plugins = None,
     quiet: Quiet = False,
 ) -> None:
@@ -65,6 +69,8 @@ def train(
         seed=seed,
         epochs=epochs,
         limit=limit,
+        cache=cache,
+        cache_limit=cache_limit,
     )
     say_encoder(encoder, request.encoder)
     from zsadbench.cli.progress import console_training

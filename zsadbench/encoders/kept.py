@@ -1,4 +1,4 @@
-"""Encoder passes, kept between runs by what the images hold, what the encoder is, and where it computes.
+"""Encoder passes over images and sentences, kept between runs by what they hold and what the encoder is.
 
 The bits of a pass depend on more than its images: on how many are encoded at once, on the versions of the libraries, on
 the processor and on torch's settings. All of that is part of what an entry is kept under, so that a pass is replaced
@@ -19,7 +19,7 @@ from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.encoders.watch import Watch
 from zsadbench.support import environment, files, meters, shared_state, source
-from zsadbench.support.store import Store
+from zsadbench.support.store import Shelf, Store
 
 CODE = ("data/images.py", "data/reading.py", "datasets.py", "encoders")  # which decides features
 Identities = Sequence[Any]  # one JSON value an image that tells its pixels from all others; None: not known
@@ -33,7 +33,6 @@ class KeptPasses:
         self._encoder, self._watch, self._settings = encoder, watch, shared_state.of_numbers()
         self._key = encoder.key
         about = {
-            "kind": "features",
             "encoder": encoder.identity,
             "code": source.of_harness(CODE),
             "made with": environment.describe(encoder.device),
@@ -42,7 +41,8 @@ class KeptPasses:
         }
         # Weights without a digest, as tests make them, are not told from others.
         known = re.fullmatch("[0-9a-f]{64}", encoder.sha256) is not None
-        self._shelf = store.shelf(about) if known else None
+        self._shelf = store.shelf({"kind": "features", **about}) if known else None
+        self._sentences = store.shelf({"kind": "sentences", **about}) if known else None
 
     def has(self, encoder: str, request: FeatureRequest, identities: Identities) -> bool:
         """Tell whether `encode` would find everything of the encoder with a key; not if nothing is asked for."""
@@ -74,9 +74,20 @@ class KeptPasses:
         if None not in after and self._is_unchanged():
             for name, key in zip(names, _keys(after, names), strict=True):
                 if not self._shelf.has(key):
-                    values = features.tensors[name].cpu()
-                    self._shelf.put(key, {"shape": list(values.shape)}, values.numpy())
+                    _put(self._shelf, key, features.tensors[name])
         return features
+
+    def sentences(self, sentences: Sequence[str], batch_size: int, compute: Callable[[], Tensor]) -> Tensor:
+        """Return what `compute` returns for sentences of the encoder's text tower [K, J], or returned once before."""
+        if self._sentences is None:
+            return compute()
+        key = files.fingerprint({"sentences": list(sentences), "batch_size": batch_size})
+        found = self._get(self._sentences, key)
+        if found is None:
+            found = compute()
+            if self._is_unchanged():
+                _put(self._sentences, key, found)
+        return found
 
     def _is_unchanged(self) -> bool:
         """Tell whether the pass that just ended was one of this encoder at these settings: a guest may be at work."""
@@ -84,20 +95,30 @@ class KeptPasses:
 
     def _found(self, identities: Identities, names: Sequence[str]) -> dict[str, Tensor]:
         assert self._shelf is not None
-        found = {}
-        for name, key in zip(names, _keys(identities, names), strict=True):
-            entry = self._shelf.get(key)
-            if entry is not None:
-                values = torch.from_numpy(entry.content.view(np.float32)).reshape(entry.facts["shape"])
-                found[name] = values.to(self._encoder.device)
-        return found
+        looked_up = {
+            name: self._get(self._shelf, key) for name, key in zip(names, _keys(identities, names), strict=True)
+        }
+        return {name: tensor for name, tensor in looked_up.items() if tensor is not None}
+
+    def _get(self, shelf: Shelf, key: str) -> Tensor | None:
+        entry = shelf.get(key)
+        if entry is None:
+            return None
+        return torch.from_numpy(entry.content.view(np.float32)).reshape(entry.facts["shape"]).to(self._encoder.device)
 
 
 def passes(encoder: Encoder | None, watch: Watch | None, store: Store | None) -> KeptPasses | None:
-    """Return the kept passes of an encoder; None without one, or without a store."""
-    if encoder is None or watch is None or store is None:
+    """Return the kept passes of an encoder; None without one, or without a store. Its text tower uses them too."""
+    if encoder is None or watch is None:
         return None
-    return KeptPasses(encoder, watch, store)
+    kept = KeptPasses(encoder, watch, store) if store is not None else None
+    if encoder.text is not None:
+        encoder.text.keeper[:] = [kept] if kept is not None else []
+    return kept
+
+
+def _put(shelf: Shelf, key: str, values: Tensor) -> None:
+    shelf.put(key, {"shape": list(values.shape)}, values.cpu().numpy())
 
 
 def _keys(identities: Identities, names: Iterable[str]) -> list[str]:

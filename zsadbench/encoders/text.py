@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
-from typing import TYPE_CHECKING
+from functools import cache, partial
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from open_clip import CLIP, SimpleTokenizer
 
 Between = Callable[[int, Tensor], Tensor]  # (1-based block just passed, its output [K, C, width]) -> input of the next
+
+
+class Keeper(Protocol):
+    """What keeps encoded sentences between runs (`zsadbench.encoders.kept`)."""
+
+    def sentences(self, sentences: Sequence[str], batch_size: int, compute: Callable[[], Tensor]) -> Tensor:
+        """Return what `compute` returns, or returned in an earlier run."""
 
 
 class TextEncoder:
@@ -45,6 +52,7 @@ class TextEncoder:
             )
         self._clip = clip
         self._autocast = autocast
+        self.keeper: list[Keeper] = []  # one at most; a list, which stays the same object while encoders are watched
         self.context_length: int = clip.positional_embedding.shape[0]
         self.width: int = clip.positional_embedding.shape[1]
         self.depth: int = len(clip.transformer.resblocks)
@@ -135,9 +143,13 @@ class TextEncoder:
         if not sentences:
             raise UsageError("Got no sentences to encode; expected at least one. Check the states of the prompt list.")
         rows = {sentence: row for row, sentence in enumerate(dict.fromkeys(sentences))}
-        chunks = torch.split(self.tokenize(list(rows)), batch_size)
-        embeddings = torch.cat([self.encode_embeddings(self.embed(ids), ids.argmax(dim=-1)) for ids in chunks])
+        compute = partial(self._encode, list(rows), batch_size)
+        embeddings = self.keeper[0].sentences(list(rows), batch_size, compute) if self.keeper else compute()
         return embeddings[[rows[sentence] for sentence in sentences]]
+
+    def _encode(self, sentences: Sequence[str], batch_size: int) -> Tensor:
+        chunks = torch.split(self.tokenize(sentences), batch_size)
+        return torch.cat([self.encode_embeddings(self.embed(ids), ids.argmax(dim=-1)) for ids in chunks])
 
     def _precision(self) -> torch.autocast:
         # Without a dtype this switches the caller's autocast off: precision is a fact of the encoder.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,10 +16,12 @@ from zsadbench.errors import UnknownName, UsageError
 from zsadbench.methods import Method
 from zsadbench.protocol import EvaluationProtocol
 from zsadbench.support import meters, options, plugins, preset_names, variants
-from zsadbench.support.store import LIMIT, Store
+from zsadbench.support.cache import VARIABLE as CACHE
+from zsadbench.support.store import LIMIT, Store, parse_size
 from zsadbench.support.texts import names_of
 from zsadbench.training.request import TrainRequest
 
+CACHE_LIMIT = "ZSADBENCH_CACHE_LIMIT"
 POSITIVE = ("eval_size", "aupro_limit", "limit", "batch_size")  # numbers of the protocol that must be above 0
 
 
@@ -107,6 +110,8 @@ def make_request(
     categories: str | Sequence[str] = (),
     device: str = "auto",
     protocol: Mapping[str, Any] | None = None,
+    cache: str | Path | None = None,
+    cache_limit: str | int | None = None,
     plugin_folders: Iterable[str | Path] = (),
     **switches: bool,
 ) -> Request:
@@ -115,14 +120,17 @@ def make_request(
     methods, datasets, categories: names, or one text of names with commas. weights come beside those of the variable
     ZSADBENCH_WEIGHTS. changes: "METHOD.OPTION" -> value. sweep: "METHOD.OPTION" -> values, or one text of values with
     commas: the method runs with each of them, as variants. protocol: fields of `EvaluationProtocol`, values or texts.
-    Where every data set is the demo set, the demo's own encoder is chosen unless another one is named. switches: the
-    boolean fields of Request. Raises UsageError for what is empty, unknown or out of range. torch is not imported:
-    whether this machine has the device is asked by `Request.on_device`.
+    Where every data set is the demo set, the demo's own encoder is chosen unless another one is named. cache: a folder
+    that keeps images and encoder passes between runs, by default what ZSADBENCH_CACHE names; cache_limit: its size, a
+    number of bytes or a text such as "50GB", by default ZSADBENCH_CACHE_LIMIT. switches: the boolean fields of Request.
+    Raises UsageError for what is empty, unknown or out of range. torch is not imported: whether this machine has the
+    device is asked by `Request.on_device`.
     """
     from zsadbench import encoders
 
     for folder in plugin_folders:
         plugins.add_folder(Path(folder))
+    kept = cache or os.environ.get(CACHE)
     named = () if datasets == () else names_of(datasets, "--datasets")
     return Request(
         methods=() if methods == () else names_of(methods, "--methods"),
@@ -138,6 +146,8 @@ def make_request(
         categories=() if categories == () else names_of(categories, "--categories"),
         device=meters.check_device_name(device),
         protocol=make_protocol(protocol or {}),
+        cache=Path(kept).expanduser() if kept else None,
+        cache_limit=parse_size(str(cache_limit or os.environ.get(CACHE_LIMIT) or LIMIT)),
         **switches,
     )
 
@@ -173,6 +183,8 @@ def make_train_request(
         seed=request.protocol.seed,
         epochs=epochs,
         limit=request.protocol.limit,
+        cache=request.cache,
+        cache_limit=request.cache_limit,
     )
 
 

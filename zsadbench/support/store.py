@@ -183,7 +183,7 @@ def contents(folder: Path) -> list[Contents]:
     for shelf, held in shelves.items():
         try:
             about = dict(json.loads((shelf / ABOUT).read_bytes()))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             about = {}
         found.append(Contents(about, len(held), sum(f.st_size for f in held), max(f.st_mtime for f in held)))
     return sorted(found, key=lambda one: -one.size)
