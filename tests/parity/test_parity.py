@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import produce
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from zsadbench.encoders.features import FeatureRequest
 
 HERE = Path(__file__).parent
 SHARED = HERE.parents[2] / "shared" / "parity"  # beside a checkout; not part of the repository
@@ -54,6 +57,81 @@ def assert_close(produced: torch.Tensor, expected: torch.Tensor, atol: float, rt
 )
 def test_every_method_with_a_producer_commits_a_fixture(name: str) -> None:
     assert (HERE / "fixtures" / f"{name}.zip").is_file()
+
+
+def with_spec(fixture: produce.Fixture, **changes: object) -> produce.Fixture:
+    """Return a fixture nobody has read from yet, with other entries in its fixture.json."""
+    spec = {**fixture.spec, **changes}
+    given = {"spec": produce.Given(spec, set(produce.ABOUT)), "options": produce.Given(spec["options"])}
+    return dataclasses.replace(fixture, inputs=produce.Given(dict(fixture.inputs)), **given)
+
+
+def committed(name: str) -> produce.Fixture:
+    return produce.read(HERE / "fixtures" / f"{name}.zip")
+
+
+@torch.inference_mode()
+def test_whatever_a_fixture_gives_is_used_or_refused() -> None:
+    fixture = committed("musc_native")
+    compute = produce.producer("musc")
+    options = dict(fixture.options)
+    with pytest.raises(NotImplementedError, match="options weight_decay"):
+        compute(with_spec(fixture, options=options | {"weight_decay": 0.1}))
+    with pytest.raises(NotImplementedError, match="entries domain"):
+        compute(with_spec(fixture, domain="medical"))
+    given = dataclasses.replace(with_spec(fixture), inputs=produce.Given({**fixture.inputs, "depth": torch.ones(1)}))
+    with pytest.raises(NotImplementedError, match="inputs depth"):
+        compute(given)
+    with pytest.raises(NotImplementedError, match="option group_size is 5"):
+        compute(with_spec(fixture, options=options | {"group_size": 5}))
+
+
+@torch.inference_mode()
+def test_switches_of_a_variant_reach_the_method() -> None:
+    fixture = committed("fiseclip_native")
+    variants = {"default": {}, "alone": {"fuse": "fi", "score": "max(map)"}}
+    compute = produce.producer("fiseclip")
+    produced = compute(with_spec(fixture, options=dict(fixture.options) | {"variants": variants}))
+    torch.testing.assert_close(produced["alone_score"], produced["alone_map"].amax(dim=(1, 2)))
+    assert (produced["score"] > produced["map"].amax(dim=(1, 2))).all()
+    with pytest.raises(NotImplementedError, match="a variant switches"):
+        compute(with_spec(fixture, options=dict(fixture.options) | {"variants": {"other": {"gain": 2}}}))
+
+
+@pytest.mark.parametrize("prefix", ["visual.", "image_tower.", "image_tower.visual."])
+def test_an_image_tower_of_open_clip_needs_neither_logit_scale_nor_projection(prefix: str) -> None:
+    towers = (committed("fiseclip_native"), committed("anomalyclip_multi"))
+    image, text = (fixture.spec["backbone"] for fixture in towers)
+    left_out = {"visual.proj", "logit_scale"}
+    tensors = {
+        key.replace("visual.", prefix, 1): part for key, part in towers[0].backbone.items() if key not in left_out
+    }
+    tensors |= {
+        key: part for key, part in towers[1].backbone.items() if not key.startswith("visual.") and key not in left_out
+    }
+    tower = {"kind": "clip", "library": "open_clip", "key_prefix": prefix.removesuffix("visual.") or prefix}
+    backbone = {
+        **text,
+        "quick_gelu": image["quick_gelu"],
+        "vision_cfg": None,
+        "image_tower": tower | {"kwargs": image["vision_cfg"]},
+    }
+    fixture = dataclasses.replace(with_spec(towers[0], backbone=backbone), backbone=tensors)
+    encoder, alone = fixture.encoder(), towers[0].encoder()
+    wanted = FeatureRequest(tokens=frozenset({encoder.depth}), cls=True)
+    ours, expected = (one.encode(towers[0].inputs["images"], wanted) for one in (encoder, alone))
+    torch.testing.assert_close(ours.tokens(encoder.depth), expected.tokens(encoder.depth), rtol=0, atol=0)
+    torch.testing.assert_close(ours.cls, expected.cls, rtol=0, atol=0)
+    assert encoder.text.joint_width == text["embed_dim"]
+
+
+def test_prompts_of_bayes_pfl_are_the_given_ones() -> None:
+    bayes = produce.module_of("bayes_pfl")
+    spec = {"options": {}, "test_class_names": ["pcb1"], "prompt_strings": {"pcb1": "X pcb1"}}
+    fixture = produce.Fixture(produce.Given(spec), produce.Given({}), {}, {}, produce.Given({}), {})
+    assert [one.noun for one in bayes.categories(fixture, "test")] == ["pcb1"]
+    with pytest.raises(NotImplementedError, match="'a pcb1'"):
+        bayes.noun_of("a pcb1")
 
 
 def test_comparison_refuses_a_difference_beyond_the_tolerance() -> None:

@@ -27,7 +27,11 @@ def produce(fixture: Fixture) -> dict[str, Tensor]:
         text_projection_used=False,
         blur_industrial={"kernel": 7, "sigma": 1.0, "border": "reflect"},
         blur_medical={"kernel": 9, "sigma": 1.5, "border": "reflect"},
+        stage1_loss=["upstream_last", "paper_sum"],
     )
+    fixture.expect_sentences(fixture.spec["prompts"], "aa_clip")
+    if not fixture.spec["states_outer_templates_inner"]:
+        raise NotImplementedError("sentences are made of each state with each template, states first")
     method = make(fixture)
     segmentation, detection = method.encode_images(fixture.inputs["images"])
     nouns = [fixture.spec["real_names"][name] for name in sorted(fixture.spec["real_names"])]

@@ -21,6 +21,7 @@ acr = plugins.load("zsadbench.methods", "acr")
 def produce(fixture: Fixture) -> dict[str, Tensor]:
     """Return everything that the fixture lists."""
     fixture.expect(batch_norm_mode="train", batch_norm_eps=1e-05)
+    fixture.describes("loss", "normalisation")
     method, size = make(fixture), fixture.options["image_size"]
     tokens = fixture.inputs["features_test"].transpose(1, 2)  # [N, L, D]
     noise = fixture.inputs["noise_test"].transpose(0, 1)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import torch
 from zsadbench.methods.adaclip import fusion
 
-from zsadbench.components import prompts
 from zsadbench.datasets import Category
 from zsadbench.running import loading
 
@@ -25,7 +24,8 @@ def produce(fixture: Fixture) -> dict[str, Tensor]:
         kmeans="scikit-learn KMeans(n_init='auto'), drawn from numpy's global state",
         loss="focal(score) + sum over layers of focal + dice(abnormal) + dice(normal), batch 1, dice over mask rows",
     )
-    expect_prompts(fixture)
+    fixture.describes("numpy_seed")  # the number stands beside the options
+    fixture.expect_sentences({**fixture.spec["states"], "templates": fixture.spec["templates"]}, "adaclip")
     images = [image(fixture, number) for number in range(len(fixture.spec["class_names"]))]
     return {name: torch.cat([one[name] for one in images]) for name in images[0]} | train(fixture)
 
@@ -108,11 +108,3 @@ def reference_order(method: TrainableMethod, logits: Tensor) -> Tensor:
     mean = logits.mean(dim=1)
     chosen = fusion.most_abnormal(mean, method.config.clusters)
     return chosen.gather(1, mean.gather(1, chosen).argsort(dim=1, descending=True))
-
-
-def expect_prompts(fixture: Fixture) -> None:
-    """Refuse a fixture with other sentences than those of the prompt list."""
-    ours, states = prompts.get("adaclip"), fixture.spec["states"]
-    given = (tuple(states["normal"]), tuple(states["abnormal"]), tuple(fixture.spec["templates"]))
-    if given != (ours.normal, ours.abnormal, ours.templates):
-        raise NotImplementedError("the fixture's sentences are not those of the prompt list adaclip")

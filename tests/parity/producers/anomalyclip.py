@@ -21,6 +21,7 @@ def produce(fixture: Fixture) -> dict[str, Tensor]:
     )
     assert fixture.options["dual_path_blocks"] == fixture.options["dpam_layer"] - 1
     method, batch = make(fixture), fixture.batch()
+    expect_prompts(fixture, method)
     scores, maps = method.predict(batch)
     features = batch.features(method.encoder, method.request)
     image = method.image_embedding(features)
@@ -33,6 +34,15 @@ def produce(fixture: Fixture) -> dict[str, Tensor]:
         "map": fixture.full_size(maps, method),
         **train(fixture),
     }
+
+
+def expect_prompts(fixture: Fixture, method: TrainableMethod) -> None:
+    """Refuse a fixture with other prompts than the method's, as sentences or as token ids."""
+    given = fixture.spec["prompts"]
+    placeholders = " ".join(["X"] * fixture.options["prompt_length"])
+    ours = [f"{placeholders} {phrase}." for phrase in ("object", "damaged object")]
+    if given != ours or not torch.equal(method.encoder.text.tokenize(given), fixture.inputs["token_ids"]):
+        raise NotImplementedError(f"prompts {given}; only {ours} are implemented")
 
 
 @torch.inference_mode(False)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from produce import Fixture
     from torch import Tensor
 
+    from zsadbench.encoders.features import Features
     from zsadbench.methods import TrainableMethod
 
 
@@ -23,24 +24,32 @@ def produce(fixture: Fixture) -> dict[str, Tensor]:
         focal={"gamma": 2, "smooth": 1e-5},
         dice={"smooth": 1, "per_image": True},
     )
+    fixture.expect(num_stages=len(fixture.options["layers"]))
     method, batch = make(fixture, shots=0), fixture.batch()
     scores, maps = method.predict(batch)
     features = batch.features(method.encoder, method.request)
     tokens = [features.tokens(layer) for layer in method.layers]
     stages = [method.stage_map(layer, i, fixture.inputs["text"])[:, ::4, ::4] for i, layer in enumerate(tokens)]
     all_tokens = [torch.cat([features.prefix(layer), features.tokens(layer)], dim=1) for layer in method.layers]
-    few_shot = make(fixture, shots=fixture.options["k_shot"])
-    few_shot.remember(fixture.batch("ref_images"))
     return {
         "zero_score": scores,
         "zero_map": fixture.full_size(maps, method),
-        "few_map": finish(few_shot.memory_map(features, batch.category), few_shot, fixture.options["image_size"]),
-        "fused_map": fixture.full_size(few_shot.predict(batch).maps, few_shot),
         "stage_probs": torch.stack(stages),
         "tokens": torch.stack(all_tokens),
         "image_embedding": features.embedding,
         "pos_embed": method.encoder.positions,
+        **(few_shot(fixture, features) if fixture.options.get("k_shot") else {}),
         **train(fixture),
+    }
+
+
+def few_shot(fixture: Fixture, features: Features) -> dict[str, Tensor]:
+    """Return the map of the reference images alone, and the whole one with it."""
+    method, batch = make(fixture, shots=fixture.options["k_shot"]), fixture.batch()
+    method.remember(fixture.batch("ref_images"))
+    return {
+        "few_map": finish(method.memory_map(features, batch.category), method, fixture.options["image_size"]),
+        "fused_map": fixture.full_size(method.predict(batch).maps, method),
     }
 
 

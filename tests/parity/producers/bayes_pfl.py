@@ -9,7 +9,7 @@ from zsadbench.methods.bayes_pfl import IMAGE_STAGE, fuse
 from zsadbench.methods.bayes_pfl.flows import Noise
 
 from zsadbench.components.image_scores import Evidence
-from zsadbench.datasets import Category, readable_noun
+from zsadbench.datasets import Category
 from zsadbench.running.loading import from_tensor
 
 if TYPE_CHECKING:
@@ -88,8 +88,17 @@ def train(fixture: Fixture) -> dict[str, Tensor]:
 
 
 def categories(fixture: Fixture, part: str) -> tuple[Category, ...]:
-    """Return the categories of the train or test images."""
-    return tuple(Category(name, readable_noun(name), "fixture") for name in fixture.spec[f"{part}_class_names"])
+    """Return the categories of the train or test images; their nouns are those of the fixture's prompts."""
+    prompts = fixture.spec["prompt_strings"]
+    return tuple(Category(name, noun_of(prompts[name]), "fixture") for name in fixture.spec[f"{part}_class_names"])
+
+
+def noun_of(prompt: str) -> str:
+    """Return what follows the placeholder of a prompt: "X metal nut" -> "metal nut"."""
+    placeholder, _, noun = prompt.partition(" ")
+    if placeholder != "X" or not noun:
+        raise NotImplementedError(f"prompt {prompt!r}; only 'X NOUN' is implemented")
+    return noun
 
 
 def image(fixture: Fixture, i: int, category: Category) -> object:
@@ -121,6 +130,6 @@ def make(fixture: Fixture, **changes: object) -> TrainableMethod:
         sigma=float(options["smoothing_sigma"]),
         **{"top": options["top_k"][0]} | changes,
     )
-    assert options["flow_hidden"] == method.encoder.width // 2
+    fixture.expect(flow_hidden=method.encoder.width // 2)
     method.load_checkpoint(fixture.trained, "fixture")
     return method

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from produce import pos_embed_rule
+from zsadbench.methods.dual_anchor.anchors import prompt_template
 
 from zsadbench.datasets import Category
-from zsadbench.encoders import open_clip, timm
 from zsadbench.running import loading
 
 if TYPE_CHECKING:
@@ -50,40 +49,28 @@ def produce(fixture: Fixture) -> dict[str, Tensor]:
         layernorm_eps=1e-5,
         loss_weights=[1, 1, 1, 1],
         final_norm_on_every_layer=True,
+        focal={"gamma": 2, "smooth": 1e-5},
+        dice={"smooth": 1, "per": "sample", "channel": "abnormal"},
     )
+    fixture.describes(
+        "prompt_order", "merge", "upsample", "smoothing", "fused_score", "mean_plus_assign", "losses_in",
+        "group_patch_weights", "ggtr_layernorm", "backbone",
+    )  # fmt: skip
     with torch.inference_mode(False):  # tensors made under it could not be trained
-        encoder = build_encoder(fixture)
+        encoder = fixture.encoder()
         default = build(fixture, encoder, {})
         outputs = inference(fixture, default) | intermediates(fixture, default) | training(fixture, default)
         for name, switches in fixture.options["variants"].items():
             found = inference(fixture, build(fixture, encoder, switches))
             outputs |= {f"{name}_{key}": tensor for key, tensor in found.items()}
+    expect_prompts(fixture, default)
     named = fixture.spec["outputs"].keys()
     return {name: tensor.detach() for name, tensor in outputs.items() if name in named}
 
 
-def build_encoder(fixture: Fixture) -> Encoder:
-    """Return the fixture's image tower with its CLIP text tower: one CLIP, or a timm tower that borrows the text."""
-    spec = fixture.spec["backbone"]
-    image = spec.get("image_tower")
-    if not image:
-        return fixture.encoder()
-    prefix = image["key_prefix"]
-    encoder = timm.from_config(
-        image,
-        {key.removeprefix(prefix): tensor for key, tensor in fixture.backbone.items() if key.startswith(prefix)},
-        spec="fixture",
-        size=fixture.options["image_size"],
-        pos_embed=pos_embed_rule(fixture.options.get("pos_embed_resize")),
-    )
-    text = {key: tensor for key, tensor in fixture.backbone.items() if not key.startswith(prefix)}
-    encoder.borrow_text(open_clip.text_from_config(spec, text), "fixture", "")
-    return encoder
-
-
-def build(fixture: Fixture, encoder: Encoder, switches: dict[str, Any]) -> Method:
+def build(fixture: Fixture, encoder: Encoder, switches: Mapping[str, Any]) -> Method:
     """Return the method with one setting and the fixture's weights, as far as the setting has them."""
-    options = fixture.options | switches
+    options = fixture.options.changed(switches)
     changes = {RENAMED.get(name, name): options[name] for name in SWITCHES}
     changes |= {"layers": tuple(options["layers"]), "groups": tuple(options["groups"])}
     method = fixture.method("dual_anchor", encoder, **changes)
@@ -96,6 +83,15 @@ def build(fixture: Fixture, encoder: Encoder, switches: dict[str, Any]) -> Metho
 def categories(fixture: Fixture) -> list[Category]:
     """Return one category an image."""
     return [Category(noun.replace(" ", "_"), noun, "fixture") for noun in fixture.options["class_names"]]
+
+
+def expect_prompts(fixture: Fixture, method: Method) -> None:
+    """Refuse a fixture whose prompts are not those that the method tokenises, or whose towers have other widths."""
+    prompts = [prompt_template(one.noun, method.config.context) for one in categories(fixture)]
+    if not torch.equal(method.encoder.text.tokenize(prompts), fixture.inputs["token_ids"]):
+        raise NotImplementedError(f"the fixture's token ids are not those of {prompts}")
+    text = method.encoder.text
+    fixture.expect(visual_width=method.encoder.width, text_width=text.width, joint_dim=text.joint_width)
 
 
 def inference(fixture: Fixture, method: Method) -> dict[str, Tensor]:

@@ -26,6 +26,7 @@ UPDATE = {"v.weight": "W_vu", "out.weight": "W_ou", "out.bias": "update_bias"}
 def produce(fixture: Fixture) -> dict[str, Tensor]:
     """Return every output of the fixture."""
     fixture.expect(assignment_scale="1/sqrt(C)", assign_eps=1, layernorm_eps=1e-5)
+    fixture.describes("merge", "refiner", "G_N", "G_A")
     given, options = fixture.inputs, fixture.options
     outputs = {}
     for size in options["group_sizes"]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def produce(fixture: Fixture) -> dict[str, Tensor]:
     """Return values, image values and region counts of every case (the fixture's notes say in which order)."""
     fixture.expect(connectivity=8)
+    fixture.describes("aupro")
     outputs = {}
     for case in fixture.options["cases"]:
         maps, masks = fixture.inputs[f"{case}.map"].numpy(), fixture.inputs[f"{case}.mask"].numpy()

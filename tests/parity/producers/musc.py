@@ -29,6 +29,7 @@ def produce(fixture: Fixture) -> dict[str, Tensor]:
         "align_corners": options["align_corners"],
         "sigma": options["smoothing_sigma"] or 0.0,
     }
+    fixture.expect(group_size=len(batch))
     method = fixture.method("musc", encoder, rscin=False, **shared)
     scores, maps = method.predict(batch)
     features = batch.features(encoder, method.request)
@@ -47,7 +48,8 @@ def produce(fixture: Fixture) -> dict[str, Tensor]:
         nearest = [mutual.nearest_similarities(layer) for layer in aggregated]
         outputs[f"msm_r{side}"] = torch.stack([musc.mutual_scores(layer, first, last) for layer in nearest])
         outputs["lnamd_last"] = aggregated[-1]
+    windows = options["k_list"]
     if options["rscin"]:
-        rescored = fixture.method("musc", encoder, rscin=True, rscin_windows=tuple(options["k_list"]), **shared)
+        rescored = fixture.method("musc", encoder, rscin=True, rscin_windows=tuple(windows), **shared)
         outputs["score_rscin"] = rescored.predict(batch).scores
     return outputs

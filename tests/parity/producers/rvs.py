@@ -19,6 +19,9 @@ clip_ad = plugins.load("zsadbench.methods", "clip_ad")
 def produce(fixture: Fixture) -> dict[str, Tensor]:
     """Return the vectors [normal, abnormal] of each rule, and those rounded through float16."""
     options = fixture.options
+    fixture.describes("output", "pca")
+    if options["kde"]["kernel"] != "gaussian" or options["dbscan"]["metric"] != "euclidean":
+        raise NotImplementedError("only Gaussian kernels and Euclidean distances are implemented")
     embeddings = [fixture.inputs[f"{state}_embeddings"].numpy() for state in ("normal", "abnormal")]
     outputs = {}
     for rule in options["rules"]:

@@ -20,6 +20,7 @@ clip_ad = plugins.load("zsadbench.methods", "clip_ad")
 def produce(fixture: Fixture) -> dict[str, Tensor]:
     """Return the map before and after smoothing and both terms of the image score, with the intermediates."""
     options, batch, text = fixture.options, fixture.batch(), fixture.inputs["text"]
+    fixture.describes("score")
     encoder = fixture.encoder()
     method = fixture.method(
         "clip_ad",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def produce(fixture: Fixture) -> dict[str, Tensor]:
     """Return the map before and after smoothing, p0, p1, loss and gradients, with the intermediates."""
     fixture.expect(softmax_after_upsampling=True, loss="sum over stages of focal + dice(abnormal)")
+    fixture.describes("score")
     method, batch, text = make(fixture), fixture.batch(), fixture.inputs["text"]
     features = batch.features(method.encoder, method.request | method.training_request)
     evidence = method.evidence(batch, text)

@@ -16,7 +16,8 @@ winclip = plugins.load("zsadbench.methods", "winclip")
 
 def produce(fixture: Fixture) -> dict[str, Tensor]:
     """Return the zero-shot outputs, the few-shot outputs and the intermediates."""
-    fixture.expect(window_stride=1)
+    fixture.expect(window_stride=1, few_shot_patch_tokens="last block output, no ln_post, no proj")
+    fixture.describes("aggregation", "few_shot_fusion")
     options, batch = fixture.options, fixture.batch()
     encoder = fixture.encoder()
     shared = {
@@ -36,8 +37,8 @@ def produce(fixture: Fixture) -> dict[str, Tensor]:
         probabilities = abnormal_logit(windows, fixture.inputs["text"], 1 / options["temperature"]).double().sigmoid()
         harmonic = winclip.aggregate(probabilities, cover).float().unflatten(1, (encoder.grid, encoder.grid))
         outputs[f"harm{scale}"] = harmonic
-    if "ref_images" in fixture.inputs:
-        few_shot = fixture.method("winclip", encoder, shots=options["k_shot"], **shared)
+    if shots := options.get("k_shot"):
+        few_shot = fixture.method("winclip", encoder, shots=shots, **shared)
         few_shot.remember(fixture.batch("ref_images"))
         scores, grid = few_shot.predict(batch)
         few_features = batch.features(encoder, few_shot.request)
