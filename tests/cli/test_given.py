@@ -18,8 +18,7 @@ def offline(monkeypatch):
     def download(*arguments, **options):
         raise AssertionError("a download before the check")
 
-    monkeypatch.setattr("open_clip.download_pretrained", download)
-    monkeypatch.setattr("zsadbench.encoders.timm.download_from_hf", download)
+    monkeypatch.setattr("zsadbench.encoders.hub.download", download)
     for kind in (methods, datasets):
         monkeypatch.setattr(kind, "__path__", list(kind.__path__))
 

@@ -15,6 +15,7 @@ from zsadbench.support import files
 
 if TYPE_CHECKING:
     from zsadbench.encoders.base import Encoder
+    from zsadbench.encoders.hub import Place
     from zsadbench.encoders.text import TextEncoder
 
 Weights = Mapping[str, str | Path]  # SPEC -> local weight file
@@ -173,8 +174,13 @@ def load_for(
     return encoder
 
 
-def identify(spec: str, weights: Weights | None = None, random_weights: bool = False) -> str:
-    """Return the SHA-256 of the weights that `load` would use, as hexadecimal digits; builds no model."""
+def identify(
+    spec: str, weights: Weights | None = None, random_weights: bool = False, *, may_download: bool = True
+) -> str:
+    """Return the SHA-256 of the weights that `load` would use, as hexadecimal digits; builds no model.
+
+    Raises WeightsError, `zsadbench.encoders.weights.Missing` where they must not be downloaded and are not here.
+    """
     library, name = parse(spec, weights)
     if random_weights and _has_no_file(library, spec, weights):
         return RANDOM
@@ -182,28 +188,34 @@ def identify(spec: str, weights: Weights | None = None, random_weights: bool = F
         from zsadbench.encoders import open_clip
 
         model, tag = name.split("/")
-        return files.sha256(open_clip.resolve(model, tag, spec=spec, weights=weights))
+        return files.sha256(open_clip.resolve(model, tag, spec=spec, weights=weights, may_download=may_download))
     if library == "timm":
         from zsadbench.encoders import timm
 
-        return files.sha256(timm.resolve(name, spec=spec, weights=weights))
+        return files.sha256(timm.resolve(name, spec=spec, weights=weights, may_download=may_download))
     from zsadbench.encoders import demo, tiny
 
     return demo.sha256() if spec == "demo" else tiny.sha256()
 
 
-def weight_source(spec: str) -> str:
-    """Say in words which file has the weights of a SPEC, "ships with zsadbench" if none; downloads nothing."""
+def weight_place(spec: str) -> Place | None:
+    """Return where the weights of a SPEC come from, None for those that ship; downloads nothing."""
     library, name = parse(spec, None)
     if library == "open_clip":
         from zsadbench.encoders import open_clip
 
-        return open_clip.source(*name.split("/"))
+        return open_clip.place(*name.split("/"))
     if library == "timm":
         from zsadbench.encoders import timm
 
-        return timm.source(name)
-    return "ships with zsadbench"
+        return timm.place(name)
+    return None
+
+
+def weight_source(spec: str) -> str:
+    """Say in words which file has the weights of a SPEC, "ships with zsadbench" if none; downloads nothing."""
+    place = weight_place(spec)
+    return place.words if place is not None else "ships with zsadbench"
 
 
 def _has_no_file(library: str, spec: str, weights: Weights | None) -> bool:

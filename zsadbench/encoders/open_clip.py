@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from torch.nn import functional as F
 from zsadbench.data.images import CLIP_MEAN, CLIP_STD, Preprocess
 from zsadbench.encoders import weights as weight_files
 from zsadbench.encoders.base import PRECISIONS, Encoder, Options, Settings, check_size
+from zsadbench.encoders.hub import Place
 from zsadbench.encoders.text import TextEncoder, is_text
 from zsadbench.encoders.transformer import Block, Tower, TransformerEncoder, resize_positions
 from zsadbench.errors import UnknownName, UsageError
 from zsadbench.support import files
 
+FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # on the pages of models, best first
 ACTIVATIONS = {"gelu": nn.GELU, "quickgelu": QuickGELU}
 
 
@@ -86,19 +89,22 @@ def check_options(config: Mapping[str, Any], spec: str, options: Options) -> Non
         check_size(spec, options.size, config["vision_cfg"].get("patch_size", open_clip.CLIPVisionCfg.patch_size))
 
 
-def resolve(name: str, tag: str, *, spec: str, weights: Mapping[str, str | Path] | None) -> Path:
-    """Return the weight file of a model name and tag: the local one that `weights` names, else open_clip's download."""
+def resolve(
+    name: str, tag: str, *, spec: str, weights: Mapping[str, str | Path] | None, may_download: bool = True
+) -> Path:
+    """Return the weight file of a model name and tag: see `zsadbench.encoders.weights.resolve`."""
     _config(name)
     pretrained = _pretrained(name, tag, spec, weights)
-    return weight_files.resolve(spec, weights, lambda: open_clip.download_pretrained(pretrained), source(name, tag))
+    fetch = partial(open_clip.download_pretrained, pretrained)
+    return weight_files.resolve(spec, weights, place(name, tag), fetch, may_download)
 
 
-def source(name: str, tag: str) -> str:
-    """Say in words which file has the weights of a model name and tag; downloads nothing."""
+def place(name: str, tag: str) -> Place:
+    """Return where the weights of a model name and tag come from."""
     pretrained = open_clip.get_pretrained_cfg(name, tag)
-    hub = str(pretrained.get("hf_hub", ""))
-    wanted = f"{hub}open_clip_model.safetensors" if hub.endswith("/") else hub
-    return f"the file {wanted} of the Hugging Face hub" if hub else f"the file {pretrained.get('url', '')}"
+    page, _, file = str(pretrained.get("hf_hub", "")).rpartition("/")
+    names = (f"{file.rpartition('.')[0]}.safetensors", file) if file else FILES
+    return Place(page, names) if page else Place(url=str(pretrained.get("url", "")))
 
 
 def shapes(config: Mapping[str, Any]) -> dict[str, torch.Size]:

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ import timm
 import torch
 from timm.layers.patch_embed import PatchEmbed
 from timm.layers.pos_embed_sincos import apply_rot_embed_cat
-from timm.models._hub import download_cached_file, download_from_hf  # timm exports no function that returns the file
+from timm.models._hub import download_cached_file  # timm exports no function that returns the file
 from timm.models._manipulate import reinit_non_persistent_buffers  # timm >= 1.0.24
 from timm.models.eva import Eva, EvaBlock
 from timm.models.resnet import ResNet
@@ -27,6 +28,7 @@ from zsadbench.data.images import Preprocess
 from zsadbench.encoders import convolutional
 from zsadbench.encoders import weights as weight_files
 from zsadbench.encoders.base import Encoder, Options, Settings, check_size
+from zsadbench.encoders.hub import Place
 from zsadbench.encoders.transformer import Block, Tower, TransformerEncoder, resize_positions
 from zsadbench.errors import UnknownName, UsageError, WeightsError
 from zsadbench.support import files
@@ -118,29 +120,23 @@ def check_options(model: VisionTransformer | Eva, spec: str, options: Options) -
     return size, _activation(model, spec, options.activation)
 
 
-def resolve(name: str, *, spec: str, weights: Mapping[str, str | Path] | None) -> Path:
-    """Return the weight file of a model name: the local one that `weights` names, else the download through timm."""
-    pretrained = _pretrained(name)
-    hub, url, file = _place(pretrained)
-    if not (hub or url) and not (weights and spec in weights):
+def resolve(name: str, *, spec: str, weights: Mapping[str, str | Path] | None, may_download: bool = True) -> Path:
+    """Return the weight file of a model name: see `zsadbench.encoders.weights.resolve`."""
+    found = place(name)
+    if not (found.page or found.url) and not (weights and spec in weights):
         raise WeightsError(
             f"timm has no weights for {name!r}. Choose a pretrained name, or pass --weights {spec}=PATH."
         )
-    return weight_files.resolve(
-        spec, weights, lambda: download_from_hf(hub, file) if hub else download_cached_file(str(url)), source(name)
-    )
+    return weight_files.resolve(spec, weights, found, partial(download_cached_file, found.url), may_download)
 
 
-def source(name: str) -> str:
-    """Say in words which file has the weights of a model name; downloads nothing."""
-    hub, url, file = _place(_pretrained(name))
-    return f"the file {hub}/{file} of the Hugging Face hub" if hub else f"the file {url}"
-
-
-def _place(pretrained: Mapping[str, Any]) -> tuple[str | None, str | None, str]:
-    """Return the hub's page, or else the URL, and the file's name on the page."""
-    file = pretrained.get("hf_hub_filename") or "model.safetensors"
-    return pretrained.get("hf_hub_id"), pretrained.get("url"), file
+def place(name: str) -> Place:
+    """Return where the weights of a model name come from."""
+    pretrained = _pretrained(name)
+    page, _, revision = str(pretrained.get("hf_hub_id") or "").partition("@")
+    if not page:
+        return Place(url=str(pretrained.get("url") or ""))
+    return Place(page, (pretrained.get("hf_hub_filename") or "model.safetensors",), revision or None)
 
 
 def config(name: str) -> dict[str, Any]:

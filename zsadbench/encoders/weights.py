@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shlex
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,32 +14,52 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from zsadbench.encoders import hub
+from zsadbench.encoders.hub import Place
 from zsadbench.errors import WeightsError
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # entries under which trainers save a model's tensors
 PREFIX = "module."  # of parallel training
+FACTS = {"input_resolution", "context_length", "vocab_size"}  # numbers that OpenAI's archives hold beside the weights
+
+
+class Missing(WeightsError):
+    """Weights that are not on this machine."""
 
 
 def resolve(
-    spec: str, weights: Mapping[str, str | Path] | None, download: Callable[[], str | Path], source: str
+    spec: str,
+    weights: Mapping[str, str | Path] | None,
+    place: Place,
+    fetch: Callable[[], str | Path],
+    may_download: bool = True,
 ) -> Path:
-    """Return the weight file of a spec: the local file that `weights` names, else what `download` returns.
+    """Return the weight file of a spec: the one that `weights` names, else the hub's or what `fetch` gets elsewhere.
 
-    `source` says in words which file the download gets; the error repeats it.
+    Raises WeightsError where there is none, Missing where it would have to be downloaded and must not be.
     """
     if weights and spec in weights:
         path = Path(weights[spec])
         if not path.is_file():
             raise WeightsError(f"The weights of {spec!r} were given as {path}, which is not a file. Check the path.")
         return path
+    if place.page and (found := hub.cached(place)) is not None:
+        return found
+    if not may_download:
+        raise Missing(f"The weights of {spec!r} are not here; a run will download {place.words}.")
     try:
-        return Path(download())
+        return hub.download(place) if place.page else Path(fetch())
     except Exception as error:  # the hub clients raise errors of many libraries; each means that there is no file
         raise WeightsError(
-            f"The weights of {spec!r} could not be downloaded ({type(error).__name__}: {str(error)[:120]}). "
-            f"Get {source} on a machine with network access and pass it as --weights {spec}=PATH, "
-            f"or set ZSADBENCH_WEIGHTS={spec}=PATH."
+            f"The weights of {spec!r} could not be downloaded ({_reason(error)}). "
+            f"Get {place.words} on a machine with network access and pass it as --weights {spec}=PATH, "
+            f"or set ZSADBENCH_WEIGHTS={spec}=PATH. For all that a run needs: zsadbench weights list."
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    told = " ".join(str(error).split())[:160]
+    return told if isinstance(error, WeightsError) else f"{type(error).__name__}: {told}"
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -56,7 +77,7 @@ def read(path: Path) -> dict[str, Tensor]:
             f"{path} holds {_few(strange)}, which {'is' if len(strange) == 1 else 'are'} no tensor. "
             "Save the model's state_dict alone."
         )
-    return dict(content)
+    return {name: value for name, value in content.items() if name not in FACTS}
 
 
 def read_checkpoint(*paths: Path) -> dict[str, Tensor]:
@@ -126,8 +147,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_pickle(path: Path) -> Any:
     if _is_torchscript(path):
         raise WeightsError(
-            f"{path} is a TorchScript archive, which holds code. Get the same weights as safetensors "
-            "(for OpenAI's CLIP, the file that open_clip downloads), or save the model's state_dict."
+            f"{path} is a TorchScript archive, which holds code and is not opened. The same weights come as "
+            "safetensors, for OpenAI's CLIP the file that `zsadbench weights list` names. Or, if you trust it, "
+            f"save its tensors and give that file: {_conversion(path)}"
         )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -140,6 +162,13 @@ def _read_pickle(path: Path) -> Any:
         ) from error
     except Exception as error:  # damaged bytes make torch.load raise nearly anything
         raise WeightsError(f"{path} is no complete PyTorch checkpoint ({str(error)[:200]}). Get it again.") from error
+
+
+def _conversion(path: Path) -> str:
+    """Return the command that saves the tensors of a TorchScript archive, which runs its code."""
+    target = path.with_name(f"{path.stem}.tensors.pt")
+    code = f"import torch; torch.save(torch.jit.load({str(path)!r}, 'cpu').state_dict(), {str(target)!r})"
+    return shlex.join(["python", "-c", code])
 
 
 def _foreign(path: Path) -> list[str]:
