@@ -81,7 +81,7 @@ class Musc(Method):
         if len(set(batch.paths)) < 2:  # a filled-up pair of a category with one image holds that image twice
             raise UsageError(
                 f"{self.name or 'musc'} compares the images of a category with each other; {batch.category.name!r} has "
-                "one image here, expected at least 2. Raise --limit or choose another method."
+                "one image here, expected at least 2. Give more images, or choose another method."
             )
         # The whole request comes first, so that every image is encoded once, whatever is asked for below.
         embeddings = torch.cat([part.features(self.encoder, self.request).embedding for part in batch.split()])

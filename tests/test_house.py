@@ -17,6 +17,7 @@ ORDER = (
     ("datasets",),
     ("data", "records"),
     ("encoders",),
+    ("method_base",),
     ("methods",),
     ("components",),
     ("training",),

@@ -11,13 +11,11 @@ from torch import Tensor
 from zsadbench.methods.bayes_pfl import (
     IMAGE_BRANCH,
     IMAGE_STAGE,
-    balanced_focal,
-    batch_dice,
     fuse,
-    orthogonality_loss,
     prompt_noun,
 )
 from zsadbench.methods.bayes_pfl.flows import Draws, Gaussian, Noise, StateFlow, kl_divergence, planar
+from zsadbench.methods.bayes_pfl.losses import balanced_focal, batch_dice, orthogonality_loss
 from zsadbench.methods.bayes_pfl.network import Network
 
 from zsadbench import datasets, encoders, methods

@@ -91,7 +91,7 @@ def other_images(paths: Sequence[Path], method: str) -> Tensor:
     if not others.any(dim=1).all():
         raise UsageError(
             f"{method} compares the images of a category with each other; got {len(set(paths))} different image in a "
-            "batch, expected at least 2. Raise --limit or choose another method."
+            "batch, expected at least 2. Give more images, or choose another method."
         )
     return others
 

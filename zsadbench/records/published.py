@@ -1,6 +1,7 @@
 """Numbers that papers printed, read from `results/published/`, and which of them stand beside a measured number.
 
-`results/README.md` explains the files. A paper is added by writing files there; nothing here names a paper or a method.
+`analysis/comparable.py` sets them there. `results/README.md` explains the files; a paper is added by writing files
+there, and nothing here names a paper or a method.
 """
 
 from __future__ import annotations

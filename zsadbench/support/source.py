@@ -26,6 +26,7 @@ SHARED = (  # modules and wings that decide the numbers of records and of traini
     "data/sampling.py",
     "datasets.py",
     "encoders",
+    "method_base.py",
     "methods.py",
     "support/shared_state.py",
     "support/spill.py",
