@@ -17,7 +17,7 @@ from zsadbench.errors import DataError, RecordError, UnknownName, UsageError, Zs
 
 EXAMPLES = (
     *("api.run", "api.runs", "api.predictor", "api.listing", "metrics.pixels", "metrics.measure"),
-    *("methods", "encoders.features", "data.images", "testing"),
+    *("method_base", "encoders.features", "data.images", "testing"),
 )
 
 
