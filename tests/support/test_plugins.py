@@ -149,6 +149,14 @@ def test_a_missing_package_is_named_with_its_install_command(user_folder):
         methods.create("user_needy")
 
 
+def test_a_module_of_ours_that_has_moved_is_not_to_be_installed(user_folder):
+    (user_folder / "methods" / "user_old.py").write_text("from zsadbench.preprocess import Preprocess\n" + METHOD)
+    plugins.add_folder(user_folder)
+    with pytest.raises(PluginError, match=r"imports 'zsadbench\.preprocess'.*from zsadbench import") as caught:
+        methods.create("user_old")
+    assert "pip" not in str(caught.value)
+
+
 def test_an_exception_at_import_names_the_file(user_folder):
     (user_folder / "methods" / "user_raising.py").write_text("1 / 0\n" + METHOD)
     plugins.add_folder(user_folder)

@@ -90,9 +90,15 @@ def load(package: str, name: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
+        missing = str(error.name)
+        if missing.partition(".")[0] == "zsadbench":
+            raise PluginError(
+                f"{package} plugin {name!r} ({origin}) imports {missing!r}, which this version does not have. "
+                "Import what plugins use from zsadbench itself, e.g. from zsadbench import Method, Preprocess."
+            ) from error
         raise MissingDependency(
-            f"{package} plugin {name!r} ({origin}) needs the package {error.name!r}, which is not installed. "
-            f"Install it with: pip install {error.name}"
+            f"{package} plugin {name!r} ({origin}) needs the package {missing!r}, which is not installed. "
+            f"Install it with: pip install {missing}"
         ) from error
     except PluginError:
         raise
