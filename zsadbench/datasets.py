@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from zsadbench.errors import DataError, DatasetNotFound, PluginError, UnknownName
-from zsadbench.support import plugins
+from zsadbench.support import plugins, spelling
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -158,9 +158,7 @@ class Dataset(ABC):
         that was given, if one was, is called. Raises UnknownName.
         """
         default = next(iter(cls.cards))
-        if words and words not in cls.cards:
-            raise UnknownName(f"variant of {stem}", words, cls.cards)
-        variant = words or default
+        variant = spelling.match(f"variant of {stem}", words, cls.cards) if words else default
         return variant, _full_name(stem, variant, default)
 
     @classmethod
@@ -313,6 +311,26 @@ def name_of(name: str) -> str:
     return _resolve(name).full
 
 
+def registered_name(name: str) -> str:
+    """Return a dataset's name, with "=FOLDER" or without, as it is registered; what users call their own is kept.
+
+    "MVTec" and "MVTec-AD" are mvtec. Raises UnknownName, UsageError or PluginError.
+    """
+    found = _resolve(name)
+    given, equals, folder = name.partition("=")
+    return f"{_in_listing(given) if found.dataset.own else found.full}{equals}{folder}"
+
+
+def _in_listing(name: str) -> str:
+    """Return a name with the registered one before its first dot; a title such as "MVTec AD" stands for one too."""
+    stem, dot, words = name.partition(".")
+    return spelling.match("dataset", stem, plugins.names(__name__), _by_title) + dot + words
+
+
+def _by_title() -> dict[str, str]:
+    return {listing.card.title: listing.name for listing in available() if listing.card}
+
+
 def is_own(name: str) -> bool:
     """Return whether a name is that of images of the user's. Raises UnknownName, UsageError or PluginError."""
     return _resolve(name).dataset.own
@@ -329,7 +347,7 @@ class _Resolved(NamedTuple):
 
 def _resolve(text: str) -> _Resolved:
     name, _, given = text.partition("=")
-    stem, _, words = name.partition(".")
+    stem, _, words = _in_listing(name).partition(".")
     folder = Path(given).expanduser() if given else None
     dataset = plugins.registered(__name__, stem, Dataset)  # type: ignore[type-abstract]  # plugins are concrete
     return _Resolved(dataset, *dataset.read_name(stem, words, folder), folder)

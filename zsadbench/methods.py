@@ -6,7 +6,7 @@ To add one, write one file in `methods/` (docs/guides/add-a-method.md): a frozen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,7 +25,7 @@ from zsadbench.recipes import Cosine as Cosine
 from zsadbench.recipes import MultiStep as MultiStep
 from zsadbench.recipes import Stage as Stage
 from zsadbench.recipes import TrainRecipe as TrainRecipe
-from zsadbench.support import options, plugins, variants
+from zsadbench.support import option_names, options, plugins, spelling, variants
 from zsadbench.support.preset_names import trained_presets
 
 if TYPE_CHECKING:
@@ -67,6 +67,48 @@ def available() -> list[MethodListing]:
     return listings
 
 
+def registered_name(name: str) -> str:
+    """Return a method's name, with preset and options in it or without, as it is registered; imports no plugin.
+
+    "WinCLIP" is winclip, "april-gan.VisA" april_gan.visa. Raises UnknownName, or UsageError where it may be several.
+    """
+    base, own = variants.split(name)
+    stem, _, preset = base.partition(".")
+    stem = _stem(stem)
+    if preset:
+        try:
+            presets = plugins.declared(__name__, stem, MethodCard)[1]
+        except PluginError:  # told when it is imported
+            presets = ()
+        preset = _preset(stem, preset, presets) if presets else preset
+    check_options(stem, own)
+    return variants.join(f"{stem}.{preset}" if preset else stem, own)
+
+
+def check_options(name: str, given: Iterable[str]) -> None:
+    """Raise UnknownName for an option that no preset of a registered method has, as far as its source tells."""
+    stem = variants.stem_of(name)
+    known = option_names.declared(plugins.source_file(__name__, stem))
+    for option in given:
+        if known is not None and option not in known:
+            raise UnknownName(f"option of {stem}", option, known)
+
+
+def _stem(text: str) -> str:
+    return spelling.match("method", text, plugins.names(__name__), _by_title)
+
+
+def _by_title() -> dict[str, str]:
+    return {listing.card.title: listing.name for listing in available() if listing.card}
+
+
+def _preset(stem: str, text: str, presets: Iterable[str]) -> str:
+    """Return the preset that is meant, or the family: a name that leaves out the training set at its end."""
+    words = [preset.split("_") for preset in presets]
+    families = {"_".join(some[:count]) for some in words for count in range(1, len(some))}
+    return spelling.match(f"preset of {stem}", text, presets, lambda: {family: family for family in families})
+
+
 def lookup(name: str) -> tuple[type[Method], str, Any]:
     """Resolve "method" or "method.preset" to (class, full name, options).
 
@@ -76,8 +118,10 @@ def lookup(name: str) -> tuple[type[Method], str, Any]:
     """
     base, own = variants.split(name)
     stem, _, preset = base.partition(".")
+    stem = _stem(stem)
     method = plugins.registered(__name__, stem, Method)  # type: ignore[type-abstract]  # plugins are concrete
     default = next(iter(method.presets))
+    preset = _preset(stem, preset, method.presets) if preset else ""
     if preset and preset not in method.presets:
         family = trained_presets(method.presets, preset)
         if not family:

@@ -12,7 +12,7 @@ import pytest
 from zsadbench import datasets, methods
 from zsadbench.protocol import EvaluationProtocol
 from zsadbench.records import results
-from zsadbench.running import executors
+from zsadbench.running import backends, executors
 from zsadbench.running.plan import make_plan
 from zsadbench.running.progress import Silent
 from zsadbench.running.request import Request
@@ -94,7 +94,7 @@ def test_its_digest_covers_every_file_of_the_folder_and_no_compiled_one(user_fol
 
 def test_workers_in_other_processes_find_it(user_folder, tmp_path):
     request = Request(["user_dark"], ["demo"], tmp_path / "out", protocol=EvaluationProtocol(limit=2, batch_size=2))
-    executors.run(make_plan(request), request, Silent(), executors.parse("loky:2"))
+    executors.run(make_plan(request), request, Silent(), backends.parse("loky:2"))
     records = results.load_run(request.out)
     assert records and all(record.status == "done" for record in records), [record.error for record in records]
 

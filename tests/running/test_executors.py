@@ -17,8 +17,8 @@ from toy_tree import write_tree
 
 from zsadbench.errors import ExecutorError, UnknownName, UsageError
 from zsadbench.protocol import EvaluationProtocol
-from zsadbench.running import executors, plan, runner
-from zsadbench.running.executors import Backend
+from zsadbench.running import backends, executors, plan, runner
+from zsadbench.running.backends import Backend
 from zsadbench.running.request import Request
 from zsadbench.support import plugins
 
@@ -230,13 +230,13 @@ def test_parts_are_made_when_they_are_sent(marker: Path, tmp_path: Path, monkeyp
     ],
 )
 def test_executors_are_named_as_the_help_says(text: str, backend: Backend | None) -> None:
-    assert executors.parse(text) == backend
+    assert backends.parse(text) == backend
 
 
 @pytest.mark.parametrize("text", ["loky", "loky:0", "loky:x", "dask://host", "dask:host:1", "ray:3", "slurm"])
 def test_an_unknown_executor_is_refused_with_what_is_expected(text: str) -> None:
     with pytest.raises(UsageError, match=rf"--executor {text}: expected loky:N"):
-        executors.parse(text)
+        backends.parse(text)
 
 
 def test_a_device_is_claimed_by_one_process_until_it_ends(tmp_path: Path) -> None:

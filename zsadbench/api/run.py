@@ -62,7 +62,7 @@ def evaluate(
         >>> [record.status for record in run.records]
         ['done', 'done', 'done', 'done']
     """
-    from zsadbench.running import executors, trainings
+    from zsadbench.running import backends, executors, trainings
     from zsadbench.running.plan import make_plan
     from zsadbench.running.progress import Silent
     from zsadbench.running.request import make_request
@@ -75,7 +75,7 @@ def evaluate(
         save_maps=save_maps, overwrite=overwrite, cache=cache, cache_limit=cache_limit, plugin_folders=plugins,
         protocol=protocol,
     ).on_device()  # fmt: skip
-    backend = executors.parse(executor)
+    backend = backends.parse(executor)
     plan = trainings.train_missing(make_plan(request), request, loop.SilentTraining())
     for finding in plan.findings:
         if finding.wrong:

@@ -74,7 +74,7 @@ def fetch(
     from zsadbench.cli.progress import console_files
     from zsadbench.data import fetch as fetching
 
-    plan = fetching.make_plan(name, data_root)
+    plan = fetching.make_plan(datasets.registered_name(name), data_root)
     say(plan.terms)
     if not accept_licence:
         if not sys.stdin.isatty():

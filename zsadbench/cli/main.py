@@ -168,7 +168,7 @@ def run(
 ) -> None:
     """Run methods on datasets; finished cells are skipped, so a killed run goes on where it stopped."""
     add_plugins(plugins)
-    from zsadbench.running import given, targets
+    from zsadbench.running import backends, given, targets
     from zsadbench.running.request import make_request
 
     request = make_request(
@@ -202,6 +202,7 @@ def run(
         cache=cache,
         cache_limit=cache_limit,
     )
+    backend = backends.parse(executor)
     say_encoder(encoder, request.encoder)
     sets = targets.sets(request)  # a wrong name is told before torch is loaded
     given.check_categories(request, sets)
@@ -210,7 +211,6 @@ def run(
     from zsadbench.running import plan as planning
     from zsadbench.tables import data_notes
 
-    backend = executors.parse(executor)
     request = request.on_device()
     with console_reading(quiet) as reading:
         plan = planning.make_plan(request, sets, reading)
@@ -267,7 +267,7 @@ def study(
     from zsadbench.running import runner
     from zsadbench.running.request import make_request
 
-    found = studies.load(name)
+    found = studies.find(name)
     request = make_request(
         datasets=datasets or [row.dataset for row in found.rows],
         out=out or Path("runs/studies") / found.name,
@@ -282,7 +282,9 @@ def study(
         overwrite=overwrite,
         cache=cache,
         cache_limit=cache_limit,
-    ).on_device()
+    )
+    studies.check(found)
+    request = request.on_device()
     say_encoder(encoder, request.encoder)
     with console_reading(quiet) as reading:
         planned = studies.make_run(found, request, reading)

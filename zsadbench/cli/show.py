@@ -14,6 +14,7 @@ from zsadbench.cli.options import Plugins, add_plugins
 from zsadbench.datasets import DatasetCard
 from zsadbench.errors import UnknownName, counted
 from zsadbench.methods import Method
+from zsadbench.support import spelling, variants
 
 SCOPES = {
     "image": "a result depends on its image alone",
@@ -37,13 +38,17 @@ def show(
 ) -> None:
     """Show a method or dataset: its card and notes, presets, options with defaults, and what it needs."""
     add_plugins(plugins)
-    known = [item.name for item in methods.available()], [item.name for item in datasets.available()]
-    if name.partition(".")[0] in known[0]:
-        typer.echo("\n".join(_method(name)))
-    elif name in known[1]:
-        typer.echo("\n".join(_dataset(name)))
-    else:
-        raise UnknownName("method or dataset", name, [*known[0], *known[1]])
+    sets = {item.name: item.card for item in datasets.available()}
+    own = {item.name: item.card for item in methods.available()}
+    titles = {card.title: known for known, card in (*sets.items(), *own.items()) if card}
+    stem = spelling.match("method or dataset", variants.stem_of(name), [*own, *sets], lambda: titles)
+    if stem in own:
+        typer.echo("\n".join(_method(methods.registered_name(name))))
+        return
+    found = datasets.registered_name(name)
+    if found not in sets:
+        raise UnknownName("dataset", name, sets)
+    typer.echo("\n".join(_dataset(found)))
 
 
 def _method(name: str) -> Iterator[str]:

@@ -16,15 +16,16 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from zsadbench import encoders
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.watch import Watch
-from zsadbench.errors import ExecutorError, MissingDependency, UsageError
+from zsadbench.errors import ExecutorError, MissingDependency
 from zsadbench.records import results
 from zsadbench.records.results import Record
 from zsadbench.running import runner
+from zsadbench.running.backends import Backend
 from zsadbench.running.plan import Cell, EncoderChoice, Plan, Resolved, standing
 from zsadbench.running.progress import Progress, Silent
 from zsadbench.running.request import Request
@@ -34,28 +35,6 @@ from zsadbench.support import plugins, process, source
 TRIES = 3  # times that workers may end in a row without a finished cell between
 PATIENCE = 10.0  # seconds that a scheduler has to answer
 ENDED = ("TerminatedWorkerError", "BrokenProcessPool", "KilledWorker", "WorkerCrashedError")  # loky, loky, dask, ray
-
-
-class Backend(NamedTuple):
-    """A joblib backend that `--executor` names."""
-
-    name: str  # "loky", "dask" or "ray"
-    workers: int | None = None  # None: as many as the cluster has
-    address: str = ""  # of dask's scheduler, HOST:PORT
-
-
-def parse(text: str) -> Backend | None:
-    """Read "loky:4", "dask://HOST:PORT", "ray" or "" (this process: None). Raises UsageError."""
-    kind, _, rest = text.partition(":")
-    if not text:
-        return None
-    if kind == "loky" and rest.isdigit() and int(rest) > 0:
-        return Backend("loky", workers=int(rest))
-    if kind == "dask" and rest.startswith("//") and rest.rpartition(":")[2].isdigit():
-        return Backend("dask", address=rest[2:])
-    if text == "ray":
-        return Backend("ray")
-    raise UsageError(f"--executor {text}: expected loky:N with N processes, dask://HOST:PORT, or ray.")
 
 
 def run(plan: Plan, request: Request, progress: Progress, backend: Backend | None) -> Summary:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
+from zsadbench import datasets as dataset_plugins
 from zsadbench import methods as method_plugins
 from zsadbench.errors import UnknownName, UsageError
 from zsadbench.methods import Method
@@ -123,25 +124,33 @@ def make_request(
     Where every data set is the demo set, the demo's own encoder is chosen unless another one is named. cache: a folder
     that keeps images and encoder passes between runs, by default what ZSADBENCH_CACHE names; cache_limit: its size, a
     number of bytes or a text such as "50GB", by default ZSADBENCH_CACHE_LIMIT. switches: the boolean fields of Request.
-    Raises UsageError for what is empty, unknown or out of range. torch is not imported: whether this machine has the
-    device is asked by `Request.on_device`.
+    Names may be in any spelling, and stand in the request as they are registered. Raises UsageError for what is empty,
+    unknown or out of range. torch is not imported for it, nor is any method: whether this machine has the device is
+    asked by `Request.on_device`.
     """
     from zsadbench import encoders
+    from zsadbench.encoders import names as encoder_names
 
     for folder in plugin_folders:
         plugins.add_folder(Path(folder))
     kept = cache or os.environ.get(CACHE)
-    named = () if datasets == () else names_of(datasets, "--datasets")
+    named = () if datasets == () else _names(datasets, "--datasets", dataset_plugins.registered_name)
+    weight_files = {spec: Path(path).expanduser() for spec, path in (weights or {}).items()}
+    changed = _by_method(changes or {}, "--set")
+    inherited = encoders.inherited()
+    set_ = (own.get(option) for own in changed.values() for option in ("encoder", "text_encoder"))
+    for spec in filter(None, (encoder, *weight_files, *set_)):
+        encoder_names.check(spec, inherited | weight_files)
     return Request(
-        methods=() if methods == () else names_of(methods, "--methods"),
+        methods=() if methods == () else _names(methods, "--methods", _method),
         datasets=named,
         out=Path(out).expanduser(),
         data_root=None if data_root is None else Path(data_root).expanduser(),
         encoder=encoder or demo_encoder(named),
-        weights=encoders.inherited() | {spec: Path(path).expanduser() for spec, path in (weights or {}).items()},
-        checkpoints={name: _paths(given) for name, given in (checkpoints or {}).items()},
+        weights=inherited | weight_files,
+        checkpoints={_method(name): _paths(given) for name, given in (checkpoints or {}).items()},
         checkpoint_folder=None if checkpoint_folder is None else Path(checkpoint_folder).expanduser(),
-        changes=_by_method(changes or {}, "--set"),
+        changes=changed,
         sweep=_swept(sweep or {}),
         categories=() if categories == () else names_of(categories, "--categories"),
         device=meters.check_device_name(device),
@@ -168,11 +177,15 @@ def make_train_request(
     changes: OPTION -> value of the method. epochs: of every stage; None for the recipe's. limit: images a category.
     """
     request = make_request(
-        datasets=[dataset], protocol={"precision": precision, "seed": seed, "limit": limit}, **shared
+        methods=[method],
+        datasets=[dataset],
+        changes={f"{method}.{option}": value for option, value in (changes or {}).items()},
+        protocol={"precision": precision, "seed": seed, "limit": limit},
+        **shared,
     ).on_device()
     return TrainRequest(
-        method,
-        dataset,
+        *request.methods,
+        *request.datasets,
         request.out,
         data_root=request.data_root,
         encoder=request.encoder,
@@ -212,6 +225,14 @@ def demo_encoder(datasets: Sequence[str]) -> str | None:
     return "demo" if datasets and all(re.split("[.=]", name)[0] == "demo" for name in datasets) else None
 
 
+def _names(given: str | Sequence[str], option: str, registered: Callable[[str], str]) -> tuple[str, ...]:
+    return tuple(map(registered, names_of(given, option)))
+
+
+def _method(name: str) -> str:
+    return name if name == "all" else method_plugins.registered_name(name)
+
+
 def _paths(given: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
     return tuple(Path(path).expanduser() for path in ([given] if isinstance(given, str | Path) else given))
 
@@ -239,5 +260,10 @@ def _by_method(changes: Mapping[str, Any], door: str) -> dict[str, dict[str, Any
             raise UsageError(
                 f"{door} {target}={value}: got no method; expected METHOD.FIELD=VALUE, e.g. winclip.temperature=0.01."
             )
-        found.setdefault(method, {})[option] = value
+        method = method_plugins.registered_name(method)
+        method_plugins.check_options(method, [option])
+        own = found.setdefault(method, {})
+        if option in own:
+            raise UsageError(f"{door} {method}.{option} is given twice, as {own[option]} and as {value}; give it once.")
+        own[option] = value
     return found

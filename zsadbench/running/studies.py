@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from zsadbench import datasets, methods
 from zsadbench.data import contents
-from zsadbench.errors import UnknownName, UsageError
+from zsadbench.errors import UsageError
 from zsadbench.protocol import EvaluationProtocol
 from zsadbench.records import published, results
 from zsadbench.records.published import Number
@@ -24,7 +24,7 @@ from zsadbench.records.results import Record
 from zsadbench.running import given, plan, targets
 from zsadbench.running.plan import Plan
 from zsadbench.running.request import Request
-from zsadbench.support import options, preset_names, variants
+from zsadbench.support import options, preset_names, spelling, variants
 from zsadbench.training import cross_dataset
 
 LEVELS = ("dataset", "category")
@@ -101,17 +101,20 @@ def available() -> list[Study]:
 
 
 def load(name: str) -> Study:
-    """Read a shipped study by name, or a study file by its path, and check its rows. Raises UnknownName, UsageError."""
+    """Read a study as `find` does, and check its rows. Raises UnknownName, UsageError."""
+    study = find(name)
+    check(study)
+    return study
+
+
+def find(name: str) -> Study:
+    """Read a shipped study by name, or a study file by its path. Raises UnknownName, UsageError."""
     if name.endswith(".toml"):
         path = Path(name)
     else:
         known = {path.stem: path for path in folder().glob("*.toml")}
-        if name not in known:
-            raise UnknownName("study", name, known)
-        path = known[name]
-    study = read(path)
-    check(study)
-    return study
+        path = known[spelling.match("study", name, known)]
+    return read(path)
 
 
 def read(path: Path) -> Study:
