@@ -113,7 +113,7 @@ def test_study_refuses_what_none_of_its_rows_can_use(root, tmp_path, arguments, 
             "--checkpoint april_gan: no method of this run takes these weights",
         ),
         (["--methods", "constant", "--encoder", DINO], f"--encoder {DINO}: no method of this run uses it"),
-        (["--methods", "constant", "--weights", "tiny=ROOT/file.pth"], "encoders in use: none"),
+        (["--methods", "constant", "--weights", "tiny=ROOT/file.pth"], "takes no weight file"),
     ],
 )
 def test_weights_and_encoders_that_no_method_takes_are_refused(root, tmp_path, arguments, words):
