@@ -264,7 +264,6 @@ def study(
         show(study_tables.render_list(studies.available()))
         return
     from zsadbench.cli.progress import console_progress, console_reading
-    from zsadbench.running import runner
     from zsadbench.running.request import make_request
 
     found = studies.find(name)
@@ -286,6 +285,8 @@ def study(
     studies.check(found)
     request = request.on_device()
     say_encoder(encoder, request.encoder)
+    from zsadbench.running import runner
+
     with console_reading(quiet) as reading:
         planned = studies.make_run(found, request, reading)
     plan = train.train_missing(planned.plan, planned.request, quiet)
