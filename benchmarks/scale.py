@@ -1,11 +1,12 @@
 """How what a run does beside measuring grows: the exponents of time and of bytes, fitted over some sizes.
 
     python benchmarks/scale.py --quick
-    python benchmarks/scale.py planning index typo parts
+    python benchmarks/scale.py planning dry_run index typo parts
 
 planning: CPU seconds of a plan whose images are known already, by cells (categories of 8 images, all methods).
-index: likewise by rows of an index file, one method. typo: CPU seconds of the whole command until it says that there is
-no such category, by rows. parts: bytes of what one worker is sent, by categories of the run.
+dry_run: likewise of a finished run, by cells (categories of 2 images, one method). index: likewise by rows of an index
+file, one method. typo: CPU seconds of the whole command until it says that there is no such category, by rows. parts:
+bytes of what one worker is sent, by categories of the run.
 
 An exponent of 1 means that twice as much takes twice as long, 0 that it takes the same. Seconds depend on the machine.
 """
@@ -32,6 +33,7 @@ from tabulate import tabulate
 
 from zsadbench.data import contents
 from zsadbench.running import executors, plan, runner
+from zsadbench.running.progress import Silent
 from zsadbench.running.request import Request
 
 IMAGES = 8  # a category, half of them anomalous
@@ -84,6 +86,19 @@ def planning(cells: int, folder: Path) -> float:
     return _planned(Request(["all"], [f"folder={folder / 'data'}"], folder / "out", encoder="demo"))
 
 
+def dry_run(cells: int, folder: Path) -> float:
+    """Return the CPU seconds of planning a finished run of one method, and of saying that there is nothing to do."""
+    from zsadbench.running import forecast
+
+    write_images(folder / "data", cells, images=2)
+    request = Request(["constant"], [f"folder={folder / 'data'}"], folder / "out")
+    runner.run(plan.make_plan(request), request, Silent())
+    began = time.process_time()
+    found = forecast.of(plan.make_plan(request, may_download=False), request)
+    assert not found.cells and found.done == cells
+    return time.process_time() - began
+
+
 def index(rows: int, folder: Path) -> float:
     """Return the CPU seconds of planning one method on an index file."""
     return _planned(Request(["constant"], [f"folder={write_index(folder, rows)}"], folder / "out"))
@@ -113,11 +128,11 @@ def _planned(request: Request) -> float:
     return time.process_time() - began
 
 
-def write_images(root: Path, categories: int) -> None:
+def write_images(root: Path, categories: int, images: int = IMAGES) -> None:
     """Write categories in MVTec AD's layout, all of one tiny picture."""
     picture = _encoded(np.zeros((8, 8, 3), np.uint8))
     for category in range(categories):
-        for number in range(IMAGES):
+        for number in range(images):
             kind = "good" if number % 2 else "bad"
             _write(root / f"c{category:04}" / "test" / kind / f"{number:03}.png", picture)
             if kind == "bad":
@@ -149,6 +164,7 @@ def _write(path: Path, content: bytes) -> None:
 
 MEASURES = {
     "planning": Measure("s", (1000, 2000, 4000), (100, 200), 1.0, planning),
+    "dry_run": Measure("s", (1000, 4000), (100, 200), 2.0, dry_run),
     "index": Measure("s", (25_000, 50_000, 100_000), (1000, 2000), 5.0, index),
     "typo": Measure("s", (1000, 2000), (100, 200), 0.5, typo),
     "parts": Measure("bytes", (10, 100, 1000), (2, 20), 5000, parts),

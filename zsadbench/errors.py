@@ -69,6 +69,10 @@ class WeightsError(ZsadError):
     """Encoder weights or a checkpoint that are missing, unreadable, unsafe or of another architecture."""
 
 
+class MissingWeights(WeightsError):
+    """Weights that are not on this machine and must not be downloaded now."""
+
+
 class NeedsCheckpoint(WeightsError):
     """A trained method was asked for without trained weights: its row reads "needs a checkpoint"."""
 

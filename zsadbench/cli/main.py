@@ -162,6 +162,9 @@ def run(
     ] = "",
     cache: Cache = None,
     cache_limit: CacheLimit = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would run and what it needs; write and download nothing.")
+    ] = False,
     plugins: Plugins = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -213,11 +216,19 @@ def run(
 
     request = request.on_device()
     with console_reading(quiet) as reading:
-        plan = planning.make_plan(request, sets, reading)
-    plan = train.train_missing(plan, request, quiet)
+        plan = planning.make_plan(request, sets, reading, may_download=not dry_run)
+    if not dry_run:
+        plan = train.train_missing(plan, request, quiet)
     for finding in plan.findings:
         say(f"{'PROBLEM' if finding.wrong else 'Note'}: {finding.message}")
     say(f"{counted(plan.cells, 'cell')} to run, {len(plan.done)} already done in {out} (device: {request.device})")
+    if dry_run:
+        from zsadbench.running import forecast
+        from zsadbench.tables import forecast as forecast_tables
+
+        found = forecast.of(plan, request)
+        show(json.dumps(found.as_json(), indent=1) if as_json else forecast_tables.render(found))
+        raise typer.Exit(2 if found.fails else 0)
     with console_progress(quiet) as progress:
         summary = executors.run(plan, request, progress, backend)
     if as_json:

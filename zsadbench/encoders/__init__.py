@@ -179,7 +179,7 @@ def identify(
 ) -> str:
     """Return the SHA-256 of the weights that `load` would use, as hexadecimal digits; builds no model.
 
-    Raises WeightsError, `zsadbench.encoders.weights.Missing` where they must not be downloaded and are not here.
+    Raises WeightsError, MissingWeights where they must not be downloaded and are not here.
     """
     library, name = parse(spec, weights)
     if random_weights and _has_no_file(library, spec, weights):

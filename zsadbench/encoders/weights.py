@@ -16,15 +16,11 @@ from torch import Tensor, nn
 
 from zsadbench.encoders import hub
 from zsadbench.encoders.hub import Place
-from zsadbench.errors import WeightsError
+from zsadbench.errors import MissingWeights, WeightsError
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # entries under which trainers save a model's tensors
 PREFIX = "module."  # of parallel training
 FACTS = {"input_resolution", "context_length", "vocab_size"}  # numbers that OpenAI's archives hold beside the weights
-
-
-class Missing(WeightsError):
-    """Weights that are not on this machine."""
 
 
 def resolve(
@@ -36,7 +32,7 @@ def resolve(
 ) -> Path:
     """Return the weight file of a spec: the one that `weights` names, else the hub's or what `fetch` gets elsewhere.
 
-    Raises WeightsError where there is none, Missing where it would have to be downloaded and must not be.
+    Raises WeightsError where there is none, MissingWeights where it would have to be downloaded and must not be.
     """
     if weights and spec in weights:
         path = Path(weights[spec])
@@ -46,7 +42,7 @@ def resolve(
     if place.page and (found := hub.cached(place)) is not None:
         return found
     if not may_download:
-        raise Missing(f"The weights of {spec!r} are not here; a run will download {place.words}.")
+        raise MissingWeights(f"The weights of {spec!r} are not here; a run will download {place.words}.")
     try:
         return hub.download(place) if place.page else Path(fetch())
     except Exception as error:  # the hub clients raise errors of many libraries; each means that there is no file

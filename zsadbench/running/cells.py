@@ -40,7 +40,7 @@ class CellRun:
     """One cell on its way through the images of its category."""
 
     def __init__(self, cell: Cell, method: Method, store: ChunkStore, spill: Spill) -> None:
-        self.cell, self.method, self.spill = cell, method, spill
+        self.cell, self.method, self.spill, self._store = cell, method, spill, store
         self.scores = np.full(len(cell.samples), np.nan)
         self.maps: list[tuple[int, Parked]] = []
         self.seconds = 0.0
@@ -65,6 +65,11 @@ class CellRun:
             else:
                 self.scores[start:end] = outcome.scores[: end - start].cpu().numpy()
                 self.maps.append((start, self.spill.write(outcome.maps[: end - start])))
+
+    @property
+    def parked(self) -> tuple[int, int]:
+        """Bytes on disk: of the predicted maps, and of the features of all chunks."""
+        return sum(parked.size for _, parked in self.maps), self._store.parked
 
     def maps_in_order(self) -> Iterator[tuple[int, Tensor]]:
         """Yield (first image, predicted maps) as they were predicted, read back from disk."""
@@ -136,7 +141,7 @@ def conclude(cell_run: CellRun, truth: GroundTruth, request: Request) -> Record:
     record = _commit(cell, measured, beside, request)
     if isinstance(record, ZsadError):
         return save_failure(cell, record, request)
-    recording.log(cell, cell_run.seconds, request)
+    recording.log(cell, cell_run.seconds, cell_run.parked, request)
     return record
 
 

@@ -59,6 +59,7 @@ class ChunkStore:
         self._seals = _Seals() if sealed else None
         self._closed = False
         self._kept, self._identify = kept, identify
+        self.parked = 0  # bytes of features that were put on disk
         self._looked_at = False  # whether images were wanted although their features were kept
         self._read, self._device, self._pool, self._spill, self._budget = read, device, pool, spill, budget
         self._decoding: dict[int, list[Future[Tensor]]] = {}
@@ -163,6 +164,7 @@ class ChunkStore:
                 return
             self._release(key)
             self._features[key] = Features(_Parked(self._spill, self._features[key].tensors))
+            self.parked += size
             excess -= size
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from zsadbench import datasets, encoders, methods
 from zsadbench.data import contents, findings
 from zsadbench.data.findings import Finding
 from zsadbench.datasets import Category, Dataset, Sample
-from zsadbench.errors import ZsadError
+from zsadbench.errors import MissingWeights, ZsadError
 from zsadbench.methods import Method, TrainableMethod
 from zsadbench.records import results
 from zsadbench.running import checkpoint_choice, given, resume, same_images, targets
@@ -67,6 +67,7 @@ class Cell:
     parts: Parts  # everything that decides its numbers
     references: tuple[Sample, ...] = ()  # normal images that a few-shot method is given
     problem: ZsadError | None = None  # why it cannot run: references that the dataset lacks
+    why: str = "new"  # what the run has to do with it, in words
     digests: Mapping[Path, str] = field(default_factory=dict)  # SHA-256 of image files, "" if unreadable
     seen: int | None = None  # its images that the checkpoint was trained on; None: the checkpoint does not say
 
@@ -136,17 +137,23 @@ def resolve(request: Request, sets: list[Dataset] | None = None) -> Resolved:
     return Resolved(sets, {dataset.name: suited(names, dataset.name, request) for dataset in sets})
 
 
-def make_plan(request: Request, sets: list[Dataset] | None = None, progress: contents.Progress | None = None) -> Plan:
+def make_plan(
+    request: Request,
+    sets: list[Dataset] | None = None,
+    progress: contents.Progress | None = None,
+    may_download: bool = True,
+) -> Plan:
     """Resolve names, verify the datasets' folders, and find out which cells are missing or out of date.
 
     A trained method's bare name stands for the preset that suits each dataset. sets: what `targets.sets` gave, where
-    that was asked before. progress: told while files are read whose content is not known yet. Raises UsageError,
-    UnknownName, OptionError or DataError before any weights are loaded, and UsageError where the folder holds finished
-    cells of another question (`zsadbench.running.resume`) or of other images under the same name.
+    that was asked before. progress: told while files are read whose content is not known yet. may_download: weights
+    that are not here; else the problem of their methods is MissingWeights. Raises UsageError, UnknownName, OptionError
+    or DataError before any weights are loaded, and UsageError where the folder holds finished cells of another question
+    (`zsadbench.running.resume`) or of other images under the same name.
     """
     resolved = resolve(request, sets)
     given.check(request, resolved.chosen, resolved.sets)
-    return plan_cells(request, resolved, progress=progress)
+    return plan_cells(request, resolved, progress=progress, may_download=may_download)
 
 
 def plan_cells(
@@ -154,32 +161,38 @@ def plan_cells(
     resolved: Resolved,
     failures: Mapping[str, ZsadError] | None = None,
     progress: contents.Progress | None = None,
+    may_download: bool = True,
 ) -> Plan:
     """Find out which cells of a request are missing or out of date.
 
-    failures: why trainings failed, by the method's full name; its cells fail for that reason. Raises UsageError where
-    the run folder holds finished cells of another question.
+    progress, may_download: as for `make_plan`. failures: why trainings failed, by the method's full name; its cells
+    fail for that reason. Raises UsageError where the run folder holds finished cells of another question.
     """
     sets, suited = resolved
     for dataset in sets:
         same_images.refuse_another(request.out, dataset)
     named = [target for dataset in sets for target in targets.of(dataset, request)]
     images = _Images(named, {_shots(method, config) for _, method, config in resolved.chosen}, request, progress)
-    identify, chooser = _Identify(request.weights), Chooser(request)
+    identify, chooser = _Identify(request.weights, may_download), Chooser(request)
     planned, seen = {}, {}
     for full, method, config in resolved.chosen:  # last: it may download weights
         failure = (failures or {}).get(full)
         planned[full], seen[full] = _plan_method(method, full, config, identify, chooser, failure)
     own = {full: _parts(method, request) for full, method in planned.items()}
     groups: dict[EncoderChoice, list[Cell]] = {}
-    done, standings = [], []
+    done, standings, known = [], [], []
     for target in named:
         for full in suited[target.dataset.name]:
             cell = images.cell(target, planned[full], own[full], seen[full])
-            standings.append(standing(cell, request))
-            if standings[-1].done:
+            found = standing(cell, request)
+            standings.append(found)
+            unknown = isinstance(cell.planned.problem, MissingWeights)  # whether its record would stand
+            if not unknown:
+                known.append(found)
+            if found.done:
                 done.append(cell.path(request.out))
             else:
+                cell = replace(cell, why="its weights are missing" if unknown else resume.why(found))
                 groups.setdefault(cell.planned.encoder_choice, []).append(cell)
     resume.check(standings, request)
     told = [
@@ -189,7 +202,7 @@ def plan_cells(
         for finding in of(dataset, request.categories)
     ]
     told += [Finding("checkpoint", note, False) for note in chooser.notes]
-    told += [Finding("finished cells", note, False) for note in resume.notes(standings, request)]
+    told += [Finding("finished cells", note, False) for note in resume.notes(known, request)]
     told += [Finding("method", problem, True) for problem in unread_methods(request)]
     return Plan(tuple(tuple(group) for group in groups.values()), tuple(done), resolved, tuple(told))
 
@@ -277,14 +290,14 @@ def _plan_method(
 class _Identify:
     """Hashes each encoder's weights once a plan, and remembers a failure: a hub that is out of reach answers slowly."""
 
-    def __init__(self, weights: Mapping[str, Path]) -> None:
-        self._weights = weights
+    def __init__(self, weights: Mapping[str, Path], may_download: bool) -> None:
+        self._weights, self._may_download = weights, may_download
         self._known: dict[str, str | ZsadError] = {}
 
     def __call__(self, spec: str) -> str:
         if spec not in self._known:
             try:
-                self._known[spec] = encoders.identify(spec, self._weights)
+                self._known[spec] = encoders.identify(spec, self._weights, may_download=self._may_download)
             except ZsadError as error:
                 self._known[spec] = error
         known = self._known[spec]
@@ -346,4 +359,5 @@ class _Images:
             "code": {**own["code"], "dataset": source.of_plugin(type(dataset))},
         }
         count = len(self._marks[target] & seen) if seen else None
-        return Cell(planned, dataset, category, target.samples, parts, *references, self._digests[target], count)
+        own_images = self._digests[target]
+        return Cell(planned, dataset, category, target.samples, parts, *references, digests=own_images, seen=count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import time
 
 from zsadbench import methods
@@ -80,8 +81,11 @@ def failure(cell: Cell, problem: ZsadError) -> Record:
     )
 
 
-def log(cell: Cell, seconds: float, request: Request) -> None:
-    """Append what must not be in a record, because it differs from run to run: when and how long."""
+def log(cell: Cell, seconds: float, parked: tuple[int, int], request: Request) -> None:
+    """Append what must not be in a record, because it differs from run to run: when, how long, and how much disk.
+
+    parked: bytes of the cell's maps that were on disk meanwhile, and of features, which cells of a category share.
+    """
     line = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "dataset": cell.dataset.name,
@@ -90,6 +94,9 @@ def log(cell: Cell, seconds: float, request: Request) -> None:
         "images": len(cell.samples),
         "seconds_predict": round(seconds, 4),
         "device": device_name(request.device),
+        "host": platform.node(),
+        "bytes_maps": parked[0],
+        "bytes_features": parked[1],
     }
     try:
         with (request.out / "log.jsonl").open("a", encoding="utf-8") as file:

@@ -152,6 +152,15 @@ def _check_neighbours(standings: Iterable[Standing], request: Request) -> None:
                 )
 
 
+def why(standing: Standing) -> str:
+    """Return what a cell that is not done is run for."""
+    if standing.stands:
+        return "its maps are missing"
+    if standing.changes:
+        return _cause(standing.changes[0], standing.cell)
+    return standing.problem or "new"
+
+
 def notes(standings: Sequence[Standing], request: Request) -> list[str]:
     """Return one sentence a reason why finished cells run again, and what else was different when others were made."""
     return [*_reasons(standings), *_maps(standings), *_circumstances(standings, request)]

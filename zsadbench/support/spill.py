@@ -22,6 +22,11 @@ class Parked(NamedTuple):
     dtype: torch.dtype
     device: torch.device
 
+    @property
+    def size(self) -> int:
+        """How many bytes it takes."""
+        return self.shape.numel() * self.dtype.itemsize
+
 
 class Spill:
     """An append-only store of tensors below one folder. What goes wrong is a RecordError: no method is to blame."""
@@ -52,7 +57,7 @@ class Spill:
 
     def read(self, parked: Parked) -> Tensor:
         """Return a tensor as it was written, on its device. Raises RecordError when it cannot be read back."""
-        buffer = bytearray(parked.shape.numel() * parked.dtype.itemsize)
+        buffer = bytearray(parked.size)
         if not buffer:
             return torch.empty(parked.shape, dtype=parked.dtype, device=parked.device)
         left = memoryview(buffer)
