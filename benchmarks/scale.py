@@ -82,7 +82,7 @@ def planning(cells: int, folder: Path) -> float:
     """Return the CPU seconds of planning all methods on known images."""
     from zsadbench.training import cross_dataset
 
-    write_images(folder / "data", max(1, cells // len(cross_dataset.everything())))
+    write_images(folder / "data", max(1, cells // len(cross_dataset.everything()[0])))
     return _planned(Request(["all"], [f"folder={folder / 'data'}"], folder / "out", encoder="demo"))
 
 

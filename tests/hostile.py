@@ -6,6 +6,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from finished import PARTS
+
+from zsadbench.records.record import Record
+
+FACTS = {
+    "title": "M", "image": {"auroc": 0.75}, "pixel": {"ap": 0.5}, "encoder": {"spec": "tiny", "size": 96},
+    "environment": {"device": "cpu"}, **PARTS,
+}  # fmt: skip
+CARD = {
+    "method": "m", "trained_on": ["mvtec"], "options": {}, "encoder": {}, "data": {"limit": None}, "seed": 0,
+    "environment": {}, "seconds": 1.0,
+    "epochs": [{"stage": 0, "epoch": 0, "loss": 0.5, "terms": {"a": 0.5}, "seconds": 1.0, "peak_bytes": None}],
+}  # fmt: skip
+
+
+def record(category: str = "bad", **changes: Any) -> Record:
+    """Return a record of somebody's."""
+    return Record("m", "d", category, "done", **{**FACTS, **changes})
+
+
 Edit = Callable[[dict[str, Any]], object]
 
 RECORDS: dict[str, Edit] = {  # of a finished record with an image AUROC; each makes a value that cannot be one

@@ -1,5 +1,6 @@
 """A catalogue of methods that misbehave, as plugins: what each does where, and what is said about it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,21 +94,27 @@ CHANGES = {  # what methods share, changed; each must fail alone, and its neighb
     "denormal": Misbehaviour("flushing of denormal numbers", "torch.set_flush_denormal(True)"),
     "numpy_errors": Misbehaviour("numpy's handling", "np.seterr(all='raise')"),
     "folder": Misbehaviour("the working directory", "os.chdir('/')"),
-    "weights": Misbehaviour("its weights", "[p.mul_(2) for p in self.encoder.module.parameters()]"),
-    "weights_data": Misbehaviour("its weights", "[p.data.mul_(2) for p in self.encoder.text.module.parameters()]"),
-    "weights_row": Misbehaviour("its weights (image.class_embedding", "self.encoder.module.class_embedding[-1] += 1"),
-    "weights_late": Misbehaviour("its weights", "if 'crack' in str(batch.paths): self.encoder.positions.mul_(2)"),
-    "train_mode": Misbehaviour("its parts (image", "self.encoder.module.train()"),
+    "weights": Misbehaviour("the encoder's weights", "[p.mul_(2) for p in self.encoder.module.parameters()]"),
+    "weights_data": Misbehaviour(
+        "the encoder's weights", "[p.data.mul_(2) for p in self.encoder.text.module.parameters()]"
+    ),
+    "weights_row": Misbehaviour(
+        "the encoder's weights (image.class_embedding", "self.encoder.module.class_embedding[-1] += 1"
+    ),
+    "weights_late": Misbehaviour(
+        "the encoder's weights", "if 'crack' in str(batch.paths): self.encoder.positions.mul_(2)"
+    ),
+    "train_mode": Misbehaviour("the encoder's parts (image", "self.encoder.module.train()"),
     "hook": Misbehaviour(
-        "hooks (image.ln_post) at catalogue0/methods/hook.py:36",
+        "the encoder's hooks (image.ln_post) at catalogue0/methods/hook.py:36",
         "self.encoder.module.ln_post.register_forward_hook(lambda *a: a[2] * 2)",
     ),
-    "patched": Misbehaviour("its parts (block 1)", "self.encoder.blocks[0].mlp = lambda x: x * 0"),
-    "init_weights": Misbehaviour("its weights", in_init="[p.mul_(2) for p in encoder.module.parameters()]"),
+    "patched": Misbehaviour("the encoder's parts (block 1)", "self.encoder.blocks[0].mlp = lambda x: x * 0"),
+    "init_weights": Misbehaviour("the encoder's weights", in_init="[p.mul_(2) for p in encoder.module.parameters()]"),
     "init_dtype": Misbehaviour("torch's default dtype", in_init="torch.set_default_dtype(torch.float64)"),
-    "init_half": Misbehaviour("its weights", in_init="encoder.module.half()"),
+    "init_half": Misbehaviour("the encoder's weights", in_init="encoder.module.half()"),
     "remember_weights": Misbehaviour(
-        "its weights", in_remember="[p.mul_(2) for p in self.encoder.module.parameters()]"
+        "the encoder's weights", in_remember="[p.mul_(2) for p in self.encoder.module.parameters()]"
     ),
     "remember_dtype": Misbehaviour("torch's default dtype", in_remember="torch.set_default_dtype(torch.float64)"),
 }
@@ -148,9 +155,9 @@ ALL = CHANGES | ENDS | SLOW | RETURNS | HARMLESS
 GOOD = {"calm": Misbehaviour(""), "calm_all": Misbehaviour("", scope="category")}
 
 
-def write(folder: Path) -> Path:
-    """Write all of them, and two that are fine, below a --plugins folder."""
+def write(folder: Path, ones: Mapping[str, Misbehaviour] = ALL | GOOD) -> Path:
+    """Write some, by default all of them and two that are fine, below a --plugins folder."""
     (folder / "methods").mkdir(parents=True)
-    for name, one in (ALL | GOOD).items():
+    for name, one in ones.items():
         (folder / "methods" / f"{name}.py").write_text(one.source(name))
     return folder

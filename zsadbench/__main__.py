@@ -6,6 +6,7 @@ from zsadbench.support import process
 def main() -> None:
     """Run the command line; signals are answered from here on, because imports take the first seconds."""
     process.end_on_signals()
+    process.keep_output_clean()
     code = 1  # of a bug
     try:
         from zsadbench.cli.main import main as command_line

@@ -154,7 +154,7 @@ def test_a_path_with_a_comma_is_escaped(sites, tmp_path):
 
 def test_trained_presets_know_own_data_by_its_name(sites, tmp_path):
     request = request_of(tmp_path, f"folder={sites / 'siteA/parts'}")
-    assert list(resolve_methods(Request(["april_gan"], request.datasets, tmp_path))) == ["april_gan.mvtec"]
+    assert list(resolve_methods(Request(["april_gan"], request.datasets, tmp_path))[0]) == ["april_gan.mvtec"]
 
 
 @pytest.fixture(scope="module")

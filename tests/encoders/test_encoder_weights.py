@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import pickle
 import random
 import shlex
@@ -282,3 +283,56 @@ def test_the_demo_encoder_that_ships_loads_with_both_towers():
 def test_an_encoder_that_ships_takes_no_weight_file(spec, tmp_path):
     with pytest.raises(UsageError, match="takes no weight file"):
         encoders.load(spec, weights={spec: tmp_path})
+
+
+def _cyclic(wrapper: str) -> dict:
+    content = {"weight": torch.zeros(2, 3)}
+    content[wrapper] = content
+    return content
+
+
+ODD = {  # tensors of a checkpoint, and words of the sentence about them
+    "int8": (torch.ones(2, 3, dtype=torch.int8), "torch.int8"),
+    "bool": (torch.ones(2, 3, dtype=torch.bool), "torch.bool"),
+    "complex": (torch.ones(2, 3, dtype=torch.complex64), "torch.complex64"),
+    "sparse": (torch.ones(2, 3).to_sparse(), "torch.sparse_coo"),
+    "meta": (torch.ones(2, 3, device="meta"), "on meta"),
+    "NaN": (torch.full((2, 3), float("nan")), "NaN, infinity or what is too large for float32 in weight"),
+    "too large": (torch.full((2, 3), 1e300, dtype=torch.float64), "too large for float32"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_tensor_is_refused_in_a_sentence(name, tmp_path):
+    tensor, words = ODD[name]
+    torch.save({"weight": tensor}, tmp_path / "odd.pt")
+    module = torch.nn.Linear(3, 2, bias=False)
+    for read in (weight_files.read, weight_files.read_checkpoint):
+        with pytest.raises(WeightsError, match=rf"^The weights given for 'odd' hold .*{words}"):
+            weight_files.load_into(module, read(tmp_path / "odd.pt"), "odd")
+
+
+def test_whole_numbers_stay_where_they_belong_and_expanded_tensors_get_memory_of_their_own(tmp_path):
+    module = torch.nn.BatchNorm1d(3)
+    content = {**module.state_dict(), "weight": torch.full((1,), 2.0).expand(3), "num_batches_tracked": torch.tensor(7)}
+    torch.save(content, tmp_path / "odd.pt")
+    weight_files.load_into(module, weight_files.read(tmp_path / "odd.pt"), "odd")
+    with torch.no_grad():
+        module.weight[0] = 0
+    assert module.weight.tolist() == [0, 2, 2] and module.num_batches_tracked == 7
+
+
+@pytest.mark.parametrize("wrapper", ["me", "state_dict"])
+def test_a_checkpoint_that_contains_itself_is_refused_in_a_sentence(wrapper, tmp_path):
+    torch.save(_cyclic(wrapper), tmp_path / "odd.pt")
+    with pytest.raises(WeightsError, match=r"odd\.pt holds mappings that contain themselves"):
+        weight_files.read_checkpoint(tmp_path / "odd.pt")
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_pipe_in_the_place_of_weights_is_no_file(suffix, tmp_path):
+    pipe = tmp_path / f"pipe{suffix}"
+    os.mkfifo(pipe)
+    for read, error in ((weight_files.read, WeightsError), (files.sha256, UsageError)):
+        with pytest.raises(error, match=r"pipe\.(pt|safetensors) .*no file but a folder, a pipe"):
+            read(pipe)

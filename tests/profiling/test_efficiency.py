@@ -295,7 +295,7 @@ def test_precision_and_device_are_those_of_the_request(tmp_path, toys):
 
 def shipped() -> list[str]:
     """Every method as `--methods all` runs it on the demo set, trained presets included."""
-    return list(plan.resolve_methods(Request(["all"], ["demo"], Path("unused"), encoder="demo")))
+    return list(plan.resolve_methods(Request(["all"], ["demo"], Path("unused"), encoder="demo"))[0])
 
 
 @pytest.mark.filterwarnings("ignore:dbscan")  # the demo's sentences nearly agree

@@ -11,32 +11,18 @@ from base64 import b64encode
 
 import hostile
 import pytest
-from finished import PARTS
+from hostile import CARD, record
 
 from zsadbench.analysis.rows import arrange
 from zsadbench.cli import options
 from zsadbench.errors import RecordError, WeightsError
 from zsadbench.records import reading, results
 from zsadbench.records.record import ImageScore
-from zsadbench.records.results import MEAN, Record
+from zsadbench.records.results import MEAN
 from zsadbench.running import resume
 from zsadbench.support import documents, texts
 from zsadbench.tables import quality, sheet
 from zsadbench.training import checkpoints
-
-FACTS = {
-    "title": "M", "image": {"auroc": 0.75}, "pixel": {"ap": 0.5}, "encoder": {"spec": "tiny", "size": 96},
-    "environment": {"device": "cpu"}, **PARTS,
-}  # fmt: skip
-CARD = {
-    "method": "m", "trained_on": ["mvtec"], "options": {}, "encoder": {}, "data": {"limit": None}, "seed": 0,
-    "environment": {}, "seconds": 1.0,
-    "epochs": [{"stage": 0, "epoch": 0, "loss": 0.5, "terms": {"a": 0.5}, "seconds": 1.0, "peak_bytes": None}],
-}  # fmt: skip
-
-
-def record(category: str = "bad", **changes) -> Record:
-    return Record("m", "d", category, "done", **{**FACTS, **changes})
 
 
 @pytest.mark.parametrize("harm", hostile.of_records().values(), ids=hostile.of_records())

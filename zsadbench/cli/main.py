@@ -38,6 +38,7 @@ from zsadbench.cli.options import (
     add_plugins,
     changes_of,
     checkpoints_of,
+    results_apart,
     say,
     say_encoder,
     show,
@@ -62,6 +63,8 @@ class Commands(TyperGroup):
             say(process.sentence(number))
             raise typer.Exit(process.exit_code(number)) from None
         except (SystemExit, GeneratorExit) as error:  # of a plugin: it must not end the command as if all was well
+            if isinstance(error.__context__, BrokenPipeError):  # or rich's, when nobody reads on: `--help | head`
+                raise
             raise Crash(traces.report(error)) from error
 
 
@@ -97,7 +100,8 @@ def main() -> None:
     told = lru_cache(maxsize=None)(say)  # each warning once
     warnings.showwarning = lambda message, *_: told(f"Note: {message}")
     try:
-        app(prog_name="zsadbench")  # the name that completion asks for, whatever started this
+        with results_apart():
+            app(prog_name="zsadbench")  # the name that completion asks for, whatever started this
     except ZsadError as error:
         say(f"Error: {error}")
         sys.exit(2 if isinstance(error, UsageError | DataError) else 1)
@@ -239,7 +243,7 @@ def run(
     for finding in plan.findings:
         if finding.wrong:  # once more: by now the first time has scrolled away
             say(f"PROBLEM: {finding.message}")
-    raise typer.Exit(1 if summary.failed else 0)
+    raise typer.Exit(1 if plan.resolved.left_out or summary.failed else 0)
 
 
 @app.command()

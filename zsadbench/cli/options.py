@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -49,15 +51,31 @@ def say(text: str) -> None:
     typer.echo(printable(text), err=True)
 
 
+_results: list[TextIO] = []  # where they go while the command line runs
+
+
+@contextmanager
+def results_apart() -> Iterator[None]:
+    """Let `show` write to what is standard output now, whatever becomes of that inside the block."""
+    _results.append(sys.stdout)
+    try:
+        with redirect_stdout(sys.stdout):
+            yield
+    finally:
+        _results.pop()
+
+
 def show(text: str) -> None:
     """Print a result: names in it may come from files of others."""
-    typer.echo(printable(text))
+    typer.echo(printable(text), file=_results[-1] if _results else None)
 
 
 def add_plugins(folders: Sequence[Path] | None) -> None:
-    """Make the user's plugin folders known."""
+    """Make the user's plugin folders known. Whatever else prints from now on does so to standard error."""
     from zsadbench.support import plugins
 
+    if _results:
+        sys.stdout = sys.stderr
     for folder in folders or ():
         plugins.add_folder(folder)
 

@@ -89,11 +89,8 @@ def profile(
     request = request.on_device()
     from zsadbench.profiling import measure
     from zsadbench.records import efficiency
-    from zsadbench.running import plan
     from zsadbench.tables import efficiency as efficiency_table
 
-    for problem in plan.unread_methods(request):
-        say(f"PROBLEM: {problem}")
     records = []
     for record in measure.profile(request, options):
         records.append(record)

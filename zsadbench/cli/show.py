@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from zsadbench import datasets, methods
+from zsadbench.cli import options
 from zsadbench.cli.options import Plugins, add_plugins
 from zsadbench.datasets import DatasetCard
 from zsadbench.errors import UnknownName, counted
@@ -43,12 +44,12 @@ def show(
     titles = {card.title: known for known, card in (*sets.items(), *own.items()) if card}
     stem = spelling.match("method or dataset", variants.stem_of(name), [*own, *sets], lambda: titles)
     if stem in own:
-        typer.echo("\n".join(_method(methods.registered_name(name))))
+        options.show("\n".join(_method(methods.registered_name(name))))
         return
     found = datasets.registered_name(name)
     if found not in sets:
         raise UnknownName("dataset", name, sets)
-    typer.echo("\n".join(_dataset(found)))
+    options.show("\n".join(_dataset(found)))
 
 
 def _method(name: str) -> Iterator[str]:

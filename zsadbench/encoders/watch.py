@@ -35,13 +35,17 @@ class Watch:
         ]
         self._weights = list(_weights(owners))
         self._probes = [tensor.detach().reshape(-1)[:PROBE] for _, tensor in self._weights]
-        self._held, self._states, self._probed = self._holdings(), self._state(), torch.cat(self._probes)
-        self._counts = [len(hooks) for _, hooks in self._hooks]
+        self.renew()
 
     def changed(self) -> list[str]:
-        """Return what is different now, such as "its weights (visual.proj and 2 more)"."""
-        found = {"its weights": self._changed_weights(), "its parts": self._changed_parts(), "hooks": self._hooked()}
-        return [f"{what} ({_few(names)})" for what, names in found.items() if names]
+        """Return what is different now, in words, such as "the encoder's weights (image.proj and 2 more)"."""
+        found = {"weights": self._changed_weights(), "parts": self._changed_parts(), "hooks": self._hooked()}
+        return [f"the encoder's {what} ({_few(names)})" for what, names in found.items() if names]
+
+    def renew(self) -> None:
+        """Take the encoder as it is now."""
+        self._held, self._states, self._probed = self._holdings(), self._state(), torch.cat(self._probes)
+        self._counts = [len(hooks) for _, hooks in self._hooks]
 
     def _holdings(self) -> list[list[Any]]:
         return [list(held.values()) for _, _, held in self._parts]

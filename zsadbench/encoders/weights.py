@@ -64,7 +64,7 @@ def read(path: Path) -> dict[str, Tensor]:
     A pickle is read with `torch.load(weights_only=True)`: one that would run code is refused. What trainers put around
     a model's own tensors is taken away (`unwrap`).
     """
-    content = unwrap(_read(path))
+    content = _flat(path, unwrap)
     if not isinstance(content, Mapping) or not content:
         raise WeightsError(f"{path} holds a {type(content).__name__}, expected a mapping from names to tensors.")
     strange = [name for name, value in content.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
@@ -84,8 +84,7 @@ def read_checkpoint(*paths: Path) -> dict[str, Tensor]:
     """
     joined: dict[str, Tensor] = {}
     for path in paths:
-        content = _read(path)
-        tensors = dict(_leaves(content, "")) if isinstance(content, Mapping) else {}
+        tensors = _flat(path, lambda content: dict(_leaves(content, "")) if isinstance(content, Mapping) else {})
         if not tensors:
             raise WeightsError(f"{path} holds no tensors by name; expected the checkpoint of a trained method.")
         twice = sorted(joined.keys() & tensors.keys())
@@ -96,6 +95,17 @@ def read_checkpoint(*paths: Path) -> dict[str, Tensor]:
             )
         joined |= tensors
     return joined
+
+
+def _flat(path: Path, action: Callable[[Any], Any]) -> Any:
+    """Return what an action that follows nested mappings makes of a file's content. Raises WeightsError."""
+    content = _read(path)
+    try:
+        return action(content)
+    except RecursionError:
+        raise WeightsError(
+            f"{path} holds mappings that contain themselves, or are nested too deeply. Save the state_dict alone."
+        ) from None
 
 
 def unwrap(content: Any) -> Any:
@@ -130,6 +140,8 @@ def _leaves(content: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Tens
 
 
 def _read(path: Path) -> Any:
+    if path.exists() and not path.is_file():  # a pipe that nobody writes to would be read for ever
+        raise WeightsError(f"{path} is no file but a folder, a pipe or a device; expected a file of weights.")
     return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
 
 
@@ -185,7 +197,10 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], spec: str) -> None:
-    """Give a module, which may be on the meta device, its tensors as float32; every name and shape must agree."""
+    """Give a module, which may be on the meta device, its tensors as float32.
+
+    Raises WeightsError unless every name and shape agrees, and every value is a finite number that float32 can hold.
+    """
     expected = module.state_dict()
     missing = sorted(expected.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - expected.keys())
@@ -201,7 +216,27 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], spec: str) -> No
             f"The weights given for {spec!r} are of another architecture: the file {found}. "
             "Give the file that belongs to this model."
         )
-    module.load_state_dict({name: tensors[name].detach().float() for name in expected}, assign=True)
+    module.load_state_dict(
+        {name: _usable(name, tensors[name], tensor, spec) for name, tensor in expected.items()}, assign=True
+    )
+
+
+def _usable(name: str, tensor: Tensor, expected: Tensor, spec: str) -> Tensor:
+    """Return a tensor as float32 that shares memory with no other element of itself. Raises WeightsError."""
+    plain = tensor.layout == torch.strided and tensor.device.type != "meta" and not tensor.is_quantized
+    if not plain or tensor.is_complex() or expected.is_floating_point() > tensor.is_floating_point():
+        kind = "quantized" if tensor.is_quantized else f"{tensor.layout} {tensor.dtype} on {tensor.device}"
+        raise WeightsError(
+            f"The weights given for {spec!r} hold {name} as a tensor that is {kind}; expected plain floating-point "
+            "numbers. Give the file with the weights as they were trained."
+        )
+    values = tensor.detach().float().contiguous()  # an expanded tensor has one value for many elements
+    if values.numel() and not all(torch.isfinite(bound) for bound in values.aminmax()):
+        raise WeightsError(
+            f"The weights given for {spec!r} hold NaN, infinity or what is too large for float32 in {name}. "
+            "The training diverged or the file is damaged: get it again."
+        )
+    return values
 
 
 def _few(names: list[str]) -> str:

@@ -37,13 +37,17 @@ def profile(request: Request, options: ProfileOptions) -> Iterator[EfficiencyRec
 
     Raises UnknownName, UsageError or OptionError before anything is measured.
     """
-    methods_ = plan.resolve_methods(request)
+    methods_, left_out = plan.resolve_methods(request)
+    for name, problem in left_out.items():
+        yield _failed(name, name, request, str(problem))
     possible = _apart(peak, request, options)
     for name, (method, _) in methods_.items():
         try:
             yield _apart(measure, name, request, options, possible)
         except BrokenProcessPool:
-            yield _failed(name, method, request, "The system ended its process, usually because memory ran out.")
+            yield _failed(
+                name, method.card.title, request, "The system ended its process, usually because memory ran out."
+            )
 
 
 def _apart(action: Callable[..., Any], *arguments: Any) -> Any:
@@ -87,14 +91,14 @@ def measure(name: str, request: Request, options: ProfileOptions, possible: floa
     method, full, config = plan.configure(name, request)
     outcome = guard(partial(_measure, method, full, config, request, options, possible), fail_fast=False)
     if isinstance(outcome, ZsadError):
-        return _failed(full, method, request, str(outcome))
+        return _failed(full, method.card.title, request, str(outcome))
     measured: EfficiencyRecord = outcome
     return measured
 
 
-def _failed(name: str, method: type[Method], request: Request, reason: str) -> EfficiencyRecord:
+def _failed(name: str, title: str, request: Request, reason: str) -> EfficiencyRecord:
     device, precision = processor(request.device), request.protocol.precision
-    return EfficiencyRecord(name, method.card.title, "failed", device, precision, error=reason)
+    return EfficiencyRecord(name, title, "failed", device, precision, error=reason)
 
 
 def _measure(

@@ -46,7 +46,7 @@ def run(plan: Plan, request: Request, progress: Progress, backend: Backend | Non
     if backend is None:
         return runner.run(plan, request, progress)
     runner.tidy(plan, request)
-    summary = Summary(skipped=len(plan.done))
+    summary = Summary(plan.cells, skipped=len(plan.done))
     left = {_key(cell): cell for group in plan.groups for cell in group}
     progress.begin(plan.cells, sum(len(cell.samples) for cell in left.values()))
     tries = 0

@@ -16,16 +16,17 @@ from zsadbench.support import preset_names, variants
 Chosen = Collection[tuple[str, type[Method], Any]]  # methods that take part: full name, class, final options
 
 
-def check(request: Request, chosen: Chosen, sets: Collection[Dataset]) -> None:
+def check(request: Request, chosen: Chosen, sets: Collection[Dataset], left_out: Iterable[str] = ()) -> None:
     """Raise UsageError or UnknownName where something is given that no chosen method and no dataset has a use for.
 
     An encoder that was asked for is checked too, so that nothing is written before a wrong one is told. Reads no
-    weights.
+    weights. left_out: methods that cannot be imported; what is given for them is no mistake.
     """
     names = {alias for full, method, _ in chosen for alias in preset_names.aliases(method.presets, full)}
-    _check_targets("--set", request.changes, names)
-    _check_targets("--sweep", request.sweep, names)
-    _check_targets("--checkpoint", request.checkpoints, names)
+    broken = {name.partition(".")[0] for name in left_out}
+    _check_targets("--set", request.changes, names, broken)
+    _check_targets("--sweep", request.sweep, names, broken)
+    _check_targets("--checkpoint", request.checkpoints, names, broken)
     _check_folders(chosen)
     _check_checkpoints(request, chosen)
     _check_encoders(request, chosen)
@@ -47,9 +48,9 @@ def _check_folders(chosen: Chosen) -> None:
             raise UsageError(f"{other} and {full} differ in case alone; their folders are one in many file systems.")
 
 
-def _check_targets(option: str, targets: Iterable[str], names: Collection[str]) -> None:
+def _check_targets(option: str, targets: Iterable[str], names: Collection[str], broken: Collection[str]) -> None:
     for target in targets:
-        if target not in names:
+        if target not in names and target.partition(".")[0] not in broken:
             raise UsageError(
                 f"{option} {target}: no such method in this run; expected one of {', '.join(sorted(names))}."
             )

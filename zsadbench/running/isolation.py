@@ -172,4 +172,4 @@ def _build(planned: PlannedMethod, encoder: Encoder | None) -> Method:
 
 
 def _changed_encoder(watch: Watch | None) -> list[str]:
-    return [f"the encoder: {what}" for what in watch.changed()] if watch is not None else []
+    return watch.changed() if watch is not None else []

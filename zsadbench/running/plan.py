@@ -11,7 +11,7 @@ from zsadbench import datasets, encoders, methods
 from zsadbench.data import contents, findings
 from zsadbench.data.findings import Finding
 from zsadbench.datasets import Category, Dataset, Sample
-from zsadbench.errors import MissingWeights, ZsadError
+from zsadbench.errors import MissingDependency, MissingWeights, PluginError, ZsadError
 from zsadbench.methods import Method, TrainableMethod
 from zsadbench.records import results
 from zsadbench.running import checkpoint_choice, given, resume, same_images, targets
@@ -86,6 +86,7 @@ class Resolved(NamedTuple):
 
     sets: list[Dataset]
     suited: dict[str, dict[str, tuple[type[Method], Any]]]  # dataset name -> full name -> class and options
+    left_out: Mapping[str, ZsadError] = {}  # methods that cannot be imported
 
     @property
     def chosen(self) -> list[tuple[str, type[Method], Any]]:
@@ -133,8 +134,8 @@ class Training(NamedTuple):
 def resolve(request: Request, sets: list[Dataset] | None = None) -> Resolved:
     """Resolve names and options, and verify the datasets' folders. Raises as `make_plan`."""
     sets = targets.sets(request) if sets is None else sets
-    names = _expand(request.methods)
-    return Resolved(sets, {dataset.name: suited(names, dataset.name, request) for dataset in sets})
+    names, left_out = importable(request)
+    return Resolved(sets, {dataset.name: suited(names, dataset.name, request) for dataset in sets}, left_out)
 
 
 def make_plan(
@@ -152,7 +153,7 @@ def make_plan(
     (`zsadbench.running.resume`) or of other images under the same name.
     """
     resolved = resolve(request, sets)
-    given.check(request, resolved.chosen, resolved.sets)
+    given.check(request, resolved.chosen, resolved.sets, resolved.left_out)
     return plan_cells(request, resolved, progress=progress, may_download=may_download)
 
 
@@ -168,7 +169,7 @@ def plan_cells(
     progress, may_download: as for `make_plan`. failures: why trainings failed, by the method's full name; its cells
     fail for that reason. Raises UsageError where the run folder holds finished cells of another question.
     """
-    sets, suited = resolved
+    sets, suited = resolved.sets, resolved.suited
     for dataset in sets:
         same_images.refuse_another(request.out, dataset)
     named = [target for dataset in sets for target in targets.of(dataset, request)]
@@ -203,7 +204,7 @@ def plan_cells(
     ]
     told += [Finding("checkpoint", note, False) for note in chooser.notes]
     told += [Finding("finished cells", note, False) for note in resume.notes(known, request)]
-    told += [Finding("method", problem, True) for problem in unread_methods(request)]
+    told += [Finding("method", f"Without {name}: {problem}", True) for name, problem in resolved.left_out.items()]
     return Plan(tuple(tuple(group) for group in groups.values()), tuple(done), resolved, tuple(told))
 
 
@@ -212,23 +213,18 @@ def standing(cell: Cell, request: Request) -> Standing:
     return resume.look(cell.path(request.out), cell.parts, request)
 
 
-def resolve_methods(request: Request) -> dict[str, tuple[type[Method], Any]]:
-    """Return the methods of a request by full name, (class, options): those that suit its datasets, if it names any.
+def resolve_methods(request: Request) -> tuple[dict[str, tuple[type[Method], Any]], dict[str, ZsadError]]:
+    """Return the methods of a request by full name, (class, options), and those that cannot be imported, and why.
 
-    Raises UnknownName, UsageError or OptionError.
+    They are those that suit its datasets, if it names any. Raises UnknownName, UsageError or OptionError.
     """
-    names = _expand(request.methods)
+    names, left_out = importable(request)
     found = {full: (method, config) for method, full, config in (configure(name, request) for name in names)}
     if request.datasets:
         names_ = [datasets.name_of(name) for name in request.datasets]
         found = {full: chosen for target in names_ for full, chosen in suited(names, target, request).items()}
-    given.check(request, [(full, *chosen) for full, chosen in found.items()], ())
-    return found
-
-
-def unread_methods(request: Request) -> list[str]:
-    """Say which methods a request leaves out that names them all, because they cannot be read."""
-    return cross_dataset.left_out() if "all" in request.methods else []
+    given.check(request, [(full, *chosen) for full, chosen in found.items()], (), left_out)
+    return found, left_out
 
 
 def suited(names: Sequence[str], target: str, request: Request) -> dict[str, tuple[type[Method], Any]]:
@@ -241,10 +237,27 @@ def suited(names: Sequence[str], target: str, request: Request) -> dict[str, tup
     return found
 
 
-def _expand(names: Sequence[str]) -> list[str]:
-    """Replace "all" by every method that can be read, and drop repetitions."""
-    everything = cross_dataset.everything() if "all" in names else []
-    return list(dict.fromkeys(one for name in names for one in (everything if name == "all" else [name])))
+def importable(request: Request) -> tuple[list[str], dict[str, ZsadError]]:
+    """Return the methods that a request names and that can be imported, "all" spelt out; and why the others cannot.
+
+    Raises UnknownName; PluginError or MissingDependency where no method is left or one suffices to stop the run.
+    """
+    names: list[str] = []
+    left_out: dict[str, ZsadError] = {}
+    for name in request.methods:
+        if name == "all":
+            found, problems = cross_dataset.everything()
+            names, left_out = names + found, left_out | problems
+            continue
+        try:
+            methods.lookup(name)
+        except (PluginError, MissingDependency) as error:
+            left_out[name] = error
+        else:
+            names.append(name)
+    if left_out and (request.fail_fast or not names):
+        raise next(iter(left_out.values()))
+    return list(dict.fromkeys(names)), left_out
 
 
 def configure(name: str, request: Request) -> tuple[type[Method], str, Any]:

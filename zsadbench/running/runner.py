@@ -34,6 +34,7 @@ from zsadbench.support.meters import CORES, few_threads
 from zsadbench.support.spill import Spill
 from zsadbench.support.store import Store
 
+ANSWERS = ("done", "needs_checkpoint", "not_possible")  # statuses of cells that are as they should be
 EVALUATORS = max(1, min(4, CORES // 4))  # threads that measure predicted cells; each holds a cell's pixel counts
 
 
@@ -41,6 +42,7 @@ EVALUATORS = max(1, min(4, CORES // 4))  # threads that measure predicted cells;
 class Summary:
     """How a run ended: how many cells of each status, and how many were already done."""
 
+    planned: int  # cells
     skipped: int
     counts: dict[str, int] = field(default_factory=dict)
     done: list[Record] = field(default_factory=list)
@@ -53,8 +55,8 @@ class Summary:
 
     @property
     def failed(self) -> int:
-        """How many cells failed or were refused."""
-        return self.counts.get("failed", 0) + self.counts.get("refused", 0)
+        """How many cells failed, were refused or have no record at all."""
+        return self.planned - sum(self.counts.get(status, 0) for status in ANSWERS)
 
 
 def tidy(plan: Plan, request: Request) -> None:
@@ -87,7 +89,7 @@ def run(plan: Plan, request: Request, progress: Progress) -> Summary:
 
 def run_cells(plan: Plan, request: Request, progress: Progress, load: Load) -> Summary:
     """Run every cell of the plan; `load` is for a process that keeps encoders between runs. Raises as `run`."""
-    summary = Summary(skipped=len(plan.done))
+    summary = Summary(plan.cells, skipped=len(plan.done))
     progress.begin(plan.cells, sum(len(cell.samples) for group in plan.groups for cell in group))
     with ThreadPoolExecutor(DECODERS) as pool, ThreadPoolExecutor(EVALUATORS) as evaluators, torch.inference_mode():
         work = _Work(request, progress, pool, evaluators, request.store())

@@ -24,7 +24,7 @@ from zsadbench.records.results import Record
 from zsadbench.running import given, plan, targets
 from zsadbench.running.plan import Plan
 from zsadbench.running.request import Request
-from zsadbench.support import options, preset_names, spelling, variants
+from zsadbench.support import documents, options, preset_names, spelling, variants
 from zsadbench.training import cross_dataset
 
 LEVELS = ("dataset", "category")
@@ -120,7 +120,8 @@ def find(name: str) -> Study:
 def read(path: Path) -> Study:
     """Read a study file. Raises UsageError naming file and field."""
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        with documents.open_file(path) as file:
+            data = tomllib.load(file)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} is not a study file: {error}.") from error
     required = {"title": str, "dataset": str, "rows": list}

@@ -75,7 +75,9 @@ def call(
         if isinstance(problem, KeyboardInterrupt) and process.is_users(problem):
             raise problem
         if found:
-            raise _harm(plugin, found, line_that_changes(run, lambda: held[0].changed() == found)) from problem
+            raise _harm(
+                plugin, found, line_that_changes(run, lambda: set(found) <= set(held[0].changed()))
+            ) from problem
         if shared is not None and (found := shared.changed()):
             shared.renew()
             raise _harm(plugin, found, line_that_changes(run, shared.changed)) from problem

@@ -12,9 +12,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from zsadbench.errors import RecordError, UsageError
+from zsadbench.support import documents
 
 Bytes = bytes | bytearray
 PART = ".part"  # suffix of files that are being written
@@ -197,8 +198,10 @@ def _lock(descriptor: int, wait: bool) -> bool:
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits. Raises UsageError when it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with documents.open_file(path) as file:
+            return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
+    except documents.Malformed as error:
+        raise UsageError(f"{path} cannot be read: {error}. Check the path.") from error
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}. Check the path.") from error
 

@@ -14,6 +14,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -87,8 +88,10 @@ def load(package: str, name: str) -> ModuleType:
     source = _source(package, name)
     module_name = source.module if isinstance(source, EntryPoint) else f"{package}.{name}"
     origin = _told(source)
+    if module_name in sys.modules:
+        return sys.modules[module_name]
     try:
-        return importlib.import_module(module_name)
+        return _import(module_name)
     except ModuleNotFoundError as error:
         missing = str(error.name)
         if missing.partition(".")[0] == "zsadbench":
@@ -108,6 +111,32 @@ def load(package: str, name: str) -> ModuleType:
         raise PluginError(
             f"{package} plugin {name!r} ({origin}) failed to import: {traces.sentence(error)}."
         ) from error
+
+
+def _import(module_name: str) -> ModuleType:
+    """Import a plugin: what it prints goes to standard error, what others use stays as it was.
+
+    Raises what it raises, and PluginError if it changes a setting of the process.
+    """
+    if "torch" not in sys.modules:  # so nothing is loaded yet whose settings are looked at
+        with redirect_stdout(sys.stderr):
+            return importlib.import_module(module_name)
+    from zsadbench.support.shared_state import Settings, visit
+
+    before = Settings()
+    try:
+        with visit(seed=0):
+            module = importlib.import_module(module_name)
+    finally:
+        changed = before.changed()
+        before.restore()
+    if changed:
+        del sys.modules[module_name]  # it is not imported: asked again, it fails again
+        raise PluginError(
+            f"plugin {module.__file__} changed {', '.join(changed)} when it was imported. Others use it too: change it "
+            "where you need it, and set it back."
+        )
+    return module
 
 
 def registered(package: str, name: str, base: type[Plugin]) -> type[Plugin]:

@@ -65,6 +65,19 @@ def signals_raised() -> Iterator[None]:
             signal.signal(number, _end)
 
 
+def keep_output_clean() -> None:
+    """From now on let sys.stdout alone write to standard output.
+
+    What C code and child processes write there goes to standard error, so that a table or JSON stays whole.
+    """
+    try:
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # one of the two was closed by who started this
+        return
+    sys.stdout = os.fdopen(kept, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+
+
 def is_users(error: KeyboardInterrupt) -> bool:
     """Tell whether the user pressed Ctrl-C; without the command line's handler (in a notebook) that is assumed."""
     return isinstance(error, Interrupted) or signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -5,19 +5,24 @@ Each failed check is an AssertionError that says which rule of `zsadbench.method
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from zsadbench import methods
+from zsadbench import encoders, methods
 from zsadbench.datasets import Category
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
+from zsadbench.encoders.watch import Watch
 from zsadbench.methods import Method, Prediction, TrainableMethod
 from zsadbench.running import loading
 from zsadbench.running.contract import check_prediction
+from zsadbench.running.isolation import Shared
+from zsadbench.support import calls
 from zsadbench.testing.dataset import check_dataset
 
 __all__ = ["check_dataset", "check_method", "toy_images"]
@@ -39,39 +44,63 @@ def toy_images(count: int, size: int, seed: int = 0) -> Tensor:
 def check_method(name: str, encoder: str | Encoder = "tiny", count: int = 6, **changes: Any) -> None:
     """Hold a method to its contract on `count` toy images with a small encoder.
 
-    Checks: shape, dtype and finiteness; determinism; no mutation of its inputs; no gradients kept; that `request`
-    covers what predict asks for, so that runs can share passes; and what `scope` promises: "image" results
-    depend on that image alone, "batch" and "category" results move with their images when the order changes. Raises
-    AssertionError or ContractError that says what is wrong.
+    Checks: shape, dtype and finiteness; determinism; that nothing which others use is changed while it is made,
+    remembers or predicts (features, images, the encoder, settings of torch, numpy and the process); no gradients kept;
+    that `request` covers what predict asks for, so that runs can share passes; and what `scope` promises: "image"
+    results depend on that image alone, "batch" and "category" results move with their images when the order changes.
+    Raises AssertionError or ContractError that says what is wrong.
 
     Example:
 
         >>> import zsadbench as z
         >>> z.check_method("winclip", encoder="demo")
     """
-    method = methods.create(name, encoder=encoder, **changes)
-    if isinstance(method, TrainableMethod):
-        method.initialise(seed=0)
+    kind, full, config = methods.configure(name, encoder if isinstance(encoder, str) else None, changes)
+    guest = _Guest(full, kind, encoders.load_for(config) if isinstance(encoder, str) else encoder)
+    method: Method = guest.call(partial(_made, kind, full, config, guest.encoder))
     category = Category("metal_nut", "metal nut", "toy")
     images = toy_images(count, method.preprocess.size)
     if method.shots:
-        references = toy_images(method.shots, method.preprocess.size, seed=1)
-        with torch.inference_mode():
-            method.remember(
-                loading.from_tensor(references, category, [Path(f"reference_{i}.png") for i in range(method.shots)])
-            )
+        store, references = _batch(toy_images(method.shots, method.preprocess.size, seed=1), category, "reference")
+        guest.call(partial(method.remember, references), store)
     if not changes:
         _check_card(method)
     before = images.clone()
-    first = _predict(method, images, category)
+    first = _predict(guest, method, images, category)
     assert torch.equal(images, before), f"{name} changed its input images; expected them untouched"
-    again = _predict(method, images, category)
+    again = _predict(guest, method, images, category)
     _assert_same(first, again, f"{name} is not deterministic", exact=True)
     assert not first.scores.requires_grad and not first.maps.requires_grad, f"{name} keeps gradients in its prediction"
     if method.scope == "image":
-        _check_image_scope(method, images, category, first)
+        _check_image_scope(guest, method, images, category, first)
     else:
-        _check_permutation(method, images, category, first)
+        _check_permutation(guest, method, images, category, first)
+
+
+class _Guest:
+    """Calls a method as a run does, and fails where it changes what others use; each call draws other numbers."""
+
+    def __init__(self, name: str, kind: type[Method], encoder: Encoder | None) -> None:
+        self.encoder = encoder
+        self._plugin = calls.Plugin(name, kind)
+        self._watch = Watch(encoder) if encoder is not None else None
+        self._calls = 0
+
+    @torch.inference_mode()
+    def call(self, action: Callable[[], Any], store: loading.ChunkStore | None = None) -> Any:
+        """Return what an action returns."""
+        self._calls += 1
+        try:
+            return calls.call(self._plugin, action, self._calls, shared=Shared(self.encoder, self._watch, store))
+        except calls.Harm as error:
+            raise AssertionError(str(error)) from None
+
+
+def _made(kind: type[Method], name: str, config: Any, encoder: Encoder | None) -> Method:
+    method = methods.build(kind, name, config, encoder)
+    if isinstance(method, TrainableMethod):
+        method.initialise(seed=0)
+    return method
 
 
 def _check_card(method: Method) -> None:
@@ -81,34 +110,31 @@ def _check_card(method: Method) -> None:
         assert taken == told, f"{method.name} takes {taken} references, but its card says shots={told}"
 
 
-def _predict(method: Method, images: Tensor, category: Category) -> Prediction:
+def _predict(guest: _Guest, method: Method, images: Tensor, category: Category) -> Prediction:
     """Predict all images in the batches that the method's scope asks for."""
     size = method.batch_images if method.scope == "batch" and method.batch_images else len(images)
-    store, whole = _batch(images, category)
-    parts = []
-    with torch.inference_mode():
-        for batch in whole.split(size):
-            prediction = method.predict(batch)
-            check_prediction(prediction, batch, method.name)
-            parts.append(prediction)
+    store, whole = _batch(images, category, "image")
+    parts: list[Prediction] = []
+    for batch in whole.split(size):
+        parts.append(guest.call(partial(method.predict, batch), store))
+        check_prediction(parts[-1], batch, method.name)
     extra = store.asked.keys() - method.request.keys()
     assert not extra, f"{method.name}.request does not declare {', '.join(sorted(extra))}, which predict() asks for"
     return Prediction(torch.cat([part.scores for part in parts]), torch.cat([part.maps for part in parts]))
 
 
-def _check_image_scope(method: Method, images: Tensor, category: Category, whole: Prediction) -> None:
-    with torch.inference_mode():
-        for i in range(len(images)):
-            alone = method.predict(loading.from_tensor(images[i : i + 1], category))
-            expected = Prediction(whole.scores[i : i + 1], whole.maps[i : i + 1])
-            _assert_same(alone, expected, f'{method.name} has scope "image", but image {i} scores differently alone')
+def _check_image_scope(guest: _Guest, method: Method, images: Tensor, category: Category, whole: Prediction) -> None:
+    for i in range(len(images)):
+        alone = _predict(guest, method, images[i : i + 1], category)
+        expected = Prediction(whole.scores[i : i + 1], whole.maps[i : i + 1])
+        _assert_same(alone, expected, f'{method.name} has scope "image", but image {i} scores differently alone')
 
 
-def _check_permutation(method: Method, images: Tensor, category: Category, expected: Prediction) -> None:
+def _check_permutation(guest: _Guest, method: Method, images: Tensor, category: Category, expected: Prediction) -> None:
     """Reverse the order within each batch: every image must keep its result."""
     size = method.batch_images if method.scope == "batch" and method.batch_images else len(images)
     order = torch.cat([chunk.flip(0) for chunk in torch.split(torch.arange(len(images)), size)])
-    moved = _predict(method, images[order], category)
+    moved = _predict(guest, method, images[order], category)
     back = Prediction(moved.scores[order.argsort()], moved.maps[order.argsort()])
     _assert_same(
         back, expected, f'{method.name} has scope "{method.scope}", but results depend on the order of its images'
@@ -131,7 +157,7 @@ class _WatchedStore(loading.ChunkStore):
         return super().features(chunk, encoder, request)
 
 
-def _batch(images: Tensor, category: Category) -> tuple[_WatchedStore, loading.ImageBatch]:
-    rows = {Path(f"image_{i}.png"): image for i, image in enumerate(images)}
-    store = _WatchedStore(tuple(rows), len(rows), rows.__getitem__, images.device)
+def _batch(images: Tensor, category: Category, name: str) -> tuple[_WatchedStore, loading.ImageBatch]:
+    rows = {Path(f"{name}_{i}.png"): image for i, image in enumerate(images)}
+    store = _WatchedStore(tuple(rows), len(rows), rows.__getitem__, images.device, sealed=True)
     return store, loading.batch_of(store, category, 0, len(rows))

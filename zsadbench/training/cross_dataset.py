@@ -13,7 +13,8 @@ from functools import cache
 from pathlib import Path
 
 from zsadbench import methods
-from zsadbench.methods import Method
+from zsadbench.errors import MissingDependency, PluginError, ZsadError
+from zsadbench.methods import Method, MethodListing
 from zsadbench.records import published
 from zsadbench.support import preset_names, variants
 
@@ -67,29 +68,30 @@ def suited(name: str, target: str) -> str:
     return name if preset is None else f"{stem}.{preset}"
 
 
-def everything() -> list[str]:
-    """Return what "all" stands for: every method that can be read.
+def everything() -> tuple[list[str], dict[str, ZsadError]]:
+    """Return what "all" stands for, every method that can be imported; and of the others by name why they cannot.
 
     One whose default preset needs no training stands there twice if others do, such as clip_ad and clip_ad.sdp_plus.
-    Raises PluginError.
     """
-    names = []
+    names: list[str] = []
+    problems: dict[str, ZsadError] = {}
     for listing in methods.available():
-        if listing.card is None:
-            continue
-        method, full, config = methods.lookup(listing.name)
-        trained = preset_names.trained_presets(method.presets)
-        names.append(full)
-        if trained and not getattr(config, "trained_on", ""):
-            names.append(
-                preset_names.aliases(method.presets, f"{full}.{next(iter(trained))}")[-2]
-            )  # its family, if it has one
-    return names
+        try:
+            names += _names(listing)
+        except (PluginError, MissingDependency) as error:
+            problems[listing.name] = error
+    return names, problems
 
 
-def left_out() -> list[str]:
-    """Say which methods "all" leaves out, because they cannot be read."""
-    return [f"--methods all leaves out {one.name}: {one.problem}" for one in methods.available() if one.card is None]
+def _names(listing: MethodListing) -> list[str]:
+    if listing.card is None:
+        raise PluginError(listing.problem)
+    method, full, config = methods.lookup(listing.name)
+    trained = preset_names.trained_presets(method.presets)
+    if not trained or getattr(config, "trained_on", ""):
+        return [full]
+    family = preset_names.aliases(method.presets, f"{full}.{next(iter(trained))}")[-2]  # if it has one
+    return [full, family]
 
 
 @cache

@@ -267,6 +267,8 @@ class TrainingStep:
         in its batch: kept features equal those that a later epoch would compute.
         """
         rows = [self._encoded(i, encoder, request) for i in range(len(self))]
+        if len(rows) == 1:  # several are copied anyhow: what is kept for later epochs is not handed out
+            return Features({name: rows[0].tensors[name].clone() for name in request.keys()})
         return Features.concatenate(rows, request.keys())
 
     def _encoded(self, i: int, encoder: Encoder, request: FeatureRequest) -> Features:

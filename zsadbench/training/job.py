@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from zsadbench import datasets, encoders, methods
 from zsadbench.data import contents, sampling
 from zsadbench.datasets import Dataset, Sample
 from zsadbench.encoders import checks
+from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.watch import Watch
 from zsadbench.errors import DataError
-from zsadbench.methods import TrainableMethod
+from zsadbench.methods import Method, TrainableMethod
 from zsadbench.protocol import EvaluationProtocol
 from zsadbench.recipes import TrainRecipe
-from zsadbench.support import files, source
+from zsadbench.support import calls, files, source
 from zsadbench.training import request as train_request
 from zsadbench.training.request import TrainRequest
 
@@ -37,7 +39,7 @@ class Job(NamedTuple):
 def prepare(request: TrainRequest) -> Job:
     """Resolve names, list the images, load the encoder and draw the initial weights.
 
-    Raises UsageError, UnknownName, DataError or WeightsError.
+    Raises UsageError, UnknownName, DataError or WeightsError, and Harm if the method changes what others use.
     """
     methods.lookup(request.method)  # a wrong name is told before a missing folder
     dataset = datasets.create(request.dataset, request.data_root)
@@ -46,10 +48,8 @@ def prepare(request: TrainRequest) -> Job:
     checks.check_methods([(full, method_class, config)], request.weights)
     samples = training_samples(request, dataset, config.recipe)
     encoder = encoders.load_for(config, device=request.device, precision=request.precision, weights=request.weights)
-    watch = Watch(encoder) if encoder is not None else None
-    method = methods.build(method_class, full, config, encoder)
-    assert isinstance(method, TrainableMethod)
-    method.initialise(request.seed)
+    watch, plugin = Watch(encoder) if encoder is not None else None, calls.Plugin(full, method_class)
+    method = calls.call(plugin, partial(_made, method_class, full, config, encoder, request.seed), 0, shared=watch)
     facts = {
         "method": full,
         "trained_on": [dataset.name],
@@ -60,6 +60,13 @@ def prepare(request: TrainRequest) -> Job:
         "code": {**code_of(method_class), "dataset": source.of_plugin(type(dataset))},
     }
     return Job(request, method, dataset, samples, facts, files.fingerprint(facts), watch)
+
+
+def _made(method_class: type[Method], full: str, config: Any, encoder: Encoder | None, seed: int) -> TrainableMethod:
+    method = methods.build(method_class, full, config, encoder)
+    assert isinstance(method, TrainableMethod)
+    method.initialise(seed)
+    return method
 
 
 def _images(dataset: Dataset) -> str:

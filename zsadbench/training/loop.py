@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from zsadbench.data.pictures import Pictures
 from zsadbench.encoders.kept import passes
 from zsadbench.errors import PluginError, UsageError, WeightsError, ZsadError
 from zsadbench.methods import Stage
-from zsadbench.support import environment, files
+from zsadbench.support import calls, environment, files
 from zsadbench.support.meters import Meter, few_threads
 from zsadbench.support.spill import Spill
 from zsadbench.support.store import Store
@@ -196,7 +197,7 @@ class _Loop:
     def run_step(self, batch: TrainingStep, stage: Stage) -> None:
         """Take one optimiser step. Raises Diverged naming the step and the batch's files."""
         assert self.optimiser is not None and self.schedule is not None
-        terms = self.method.loss(batch, batch.labels, batch.masks, stage.name)
+        terms = self.loss(batch, stage)
         loss = torch.stack(list(terms.values())).sum()
         values = {name: float(term.detach()) for name, term in terms.items()}
         if not all(map(math.isfinite, values.values())):
@@ -208,6 +209,14 @@ class _Loop:
         for name, value in values.items():
             self.position.sums[name] = self.position.sums.get(name, 0.0) + value * len(batch)
         self.progress.step(math.fsum(values.values()))
+
+    def loss(self, batch: TrainingStep, stage: Stage) -> dict[str, torch.Tensor]:
+        """Return the terms of the loss. Raises Harm if the method changes the encoder or a setting meanwhile."""
+        action = partial(self.method.loss, batch, batch.labels, batch.masks, stage.name)
+        plugin = calls.Plugin(self.method.name, type(self.method))
+        seed = batch.generator.initial_seed() % 2**32
+        terms: dict[str, torch.Tensor] = calls.call(plugin, action, seed, shared=self.job.watch)
+        return terms
 
     def save(self) -> None:
         """Write the state, whole or not at all. Raises RecordError."""
