@@ -19,6 +19,7 @@ from zsadbench import __version__
 from zsadbench.cli import cache as cache_commands
 from zsadbench.cli import check, data, figure, profile, report, table, train
 from zsadbench.cli import show as show_command
+from zsadbench.cli import weights as weights_commands
 from zsadbench.cli.options import (
     DEFAULT_RUN,
     AsJson,
@@ -78,6 +79,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(cache_commands.app, name="cache")
+app.add_typer(weights_commands.app, name="weights")
 app.add_typer(figure.app, name="figure")
 app.command("train")(train.train)
 app.command("table")(table.table)

@@ -25,7 +25,7 @@ Plugins = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 Encoder = Annotated[str | None, typer.Option(help="Encoder SPEC for every method, e.g. open_clip:NAME/TAG.")]
-Weights = Annotated[list[str] | None, typer.Option(help="SPEC=PATH of a local weights file; may be repeated.")]
+Weights = Annotated[list[str] | None, typer.Option(help="SPEC=PATH of weights, or a folder of them; may be repeated.")]
 Checkpoints = Annotated[
     Path, typer.Option(help="Folder where our own checkpoints are looked for, and trained if they are missing.")
 ]
@@ -117,9 +117,15 @@ def sweep_of(items: Sequence[str]) -> dict[str, str]:
     return once(items, "--sweep METHOD.FIELD=VALUES")
 
 
-def weights_of(items: Sequence[str]) -> dict[str, str]:
-    """Read SPEC=PATH texts. Raises UsageError."""
-    return once(items, "--weights SPEC=PATH")
+def weights_of(items: Sequence[str]) -> dict[str, str | Path]:
+    """Read SPEC=PATH texts, and folders of weight files. Raises UsageError."""
+    from zsadbench import encoders
+
+    folders = [item for item in items if Path(item).expanduser().is_dir()]
+    found: dict[str, str | Path] = {}
+    for folder in folders:
+        found |= encoders.in_folder(folder)
+    return found | once([item for item in items if item not in folders], "--weights SPEC=PATH, or a folder of weights")
 
 
 def say_encoder(given: str | None, chosen: str | None) -> None:

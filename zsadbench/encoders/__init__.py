@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from zsadbench.encoders.text import TextEncoder
 
 Weights = Mapping[str, str | Path]  # SPEC -> local weight file
+SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 RANDOM = "random"  # stands for the SHA-256 of random weights, so that every record tells
 
 
@@ -60,6 +61,28 @@ def inherited() -> dict[str, Path]:
         if not (spec and path):
             raise UsageError(f'The variable ZSADBENCH_WEIGHTS holds {item!r}; expected SPEC=PATH pairs between ";".')
         found[spec] = Path(path).expanduser()
+    return found
+
+
+def file_stem(spec: str) -> str:
+    """Return what the weight file of a SPEC is called in a folder of them, without its suffix."""
+    return spec.replace(":", "--").replace("/", "--")
+
+
+def in_folder(folder: str | Path) -> dict[str, Path]:
+    """Return the weight files of a folder by SPEC: those called as `zsadbench weights list` prints.
+
+    Raises UsageError for a folder without any.
+    """
+    found = {}
+    for path in sorted(Path(folder).expanduser().glob("*--*.*")):
+        library, _, name = path.stem.partition("--")
+        if library in ("open_clip", "timm") and path.suffix in SUFFIXES:
+            found[f"{library}:{name.replace('--', '/')}"] = path
+    if not found:
+        raise UsageError(
+            f"--weights {folder}: no weights are in it; expected files called as `zsadbench weights list` prints."
+        )
     return found
 
 

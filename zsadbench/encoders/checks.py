@@ -26,7 +26,8 @@ def check_weights(weights: Mapping[str, Path], needed: Collection[str]) -> None:
     for spec, path in weights.items():
         if spec in needed and not path.is_file():
             raise UsageError(f"--weights {spec}={path}: there is no such file. Check the path.")
-        if spec not in needed and spec not in encoders.inherited():  # which holds what all commands may need
+        shared = spec in encoders.inherited() or path.stem == encoders.file_stem(spec)  # what all commands may need
+        if spec not in needed and not shared:
             told = ", ".join(sorted(needed)) or "none"
             raise UsageError(f"--weights {spec}: no method here has that encoder; encoders in use: {told}.")
 

@@ -103,7 +103,7 @@ def make_request(
     out: str | Path,
     data_root: str | Path | None = None,
     encoder: str | None = None,
-    weights: Mapping[str, str | Path] | None = None,
+    weights: Mapping[str, str | Path] | str | Path | None = None,
     checkpoints: Mapping[str, str | Path | Sequence[str | Path]] | None = None,
     checkpoint_folder: str | Path | None = None,
     changes: Mapping[str, Any] | None = None,
@@ -118,9 +118,10 @@ def make_request(
 ) -> Request:
     """Make a request of what a user gives: the one door for the command line and for Python.
 
-    methods, datasets, categories: names, or one text of names with commas. weights come beside those of the variable
-    ZSADBENCH_WEIGHTS. changes: "METHOD.OPTION" -> value. sweep: "METHOD.OPTION" -> values, or one text of values with
-    commas: the method runs with each of them, as variants. protocol: fields of `EvaluationProtocol`, values or texts.
+    methods, datasets, categories: names, or one text of names with commas. weights: a file by SPEC, or a folder of them
+    (`encoders.in_folder`), beside those of the variable ZSADBENCH_WEIGHTS. changes: "METHOD.OPTION" -> value. sweep:
+    "METHOD.OPTION" -> values, or one text of values with commas: the method runs with each of them, as variants.
+    protocol: fields of `EvaluationProtocol`, values or texts.
     Where every data set is the demo set, the demo's own encoder is chosen unless another one is named. cache: a folder
     that keeps images and encoder passes between runs, by default what ZSADBENCH_CACHE names; cache_limit: its size, a
     number of bytes or a text such as "50GB", by default ZSADBENCH_CACHE_LIMIT. switches: the boolean fields of Request.
@@ -135,7 +136,8 @@ def make_request(
         plugins.add_folder(Path(folder))
     kept = cache or os.environ.get(CACHE)
     named = () if datasets == () else _names(datasets, "--datasets", dataset_plugins.registered_name)
-    weight_files = {spec: Path(path).expanduser() for spec, path in (weights or {}).items()}
+    given = encoders.in_folder(weights) if isinstance(weights, str | Path) else weights or {}
+    weight_files = {spec: Path(path).expanduser() for spec, path in given.items()}
     changed = _by_method(changes or {}, "--set")
     inherited = encoders.inherited()
     set_ = (own.get(option) for own in changed.values() for option in ("encoder", "text_encoder"))

@@ -137,7 +137,7 @@ class Shelf:
         try:
             with path.open("rb") as file:
                 content = _aligned(os.fstat(file.fileno()).st_size)
-                whole = file.readinto(content) == len(content)
+                whole = file.readinto(content.data) == len(content)
         except OSError:  # none there, or one that may not be read
             return None
         with suppress(OSError):  # of a folder that may only be read
@@ -152,13 +152,11 @@ class Shelf:
         told = json.dumps(facts).encode()
         # Facts are padded so that the content lies aligned in the file, and in what `get` reads.
         told += b" " * (-(32 + 4 + len(told)) % ALIGNED)
-        body = bytearray().join(
-            (bytes(32), len(told).to_bytes(4, "big"), told, memoryview(content.reshape(-1)).cast("B"))
-        )
+        body = bytearray().join((bytes(32), len(told).to_bytes(4, "big"), told, content.reshape(-1).data.cast("B")))
         body[:32] = self._digest(key, memoryview(body)[32:])
         if not self._labelled:
             self._labelled = True  # again in every run: a shelf may have been cleared meanwhile
-            self._store.write(self._folder / ABOUT, json.dumps(self._about, indent=1))
+            self._store.write(self._folder / ABOUT, json.dumps(self._about, indent=1).encode())
         self._store.write(self._folder / key, body)
 
     def _opened(self, key: str, content: np.ndarray) -> Entry | None:
