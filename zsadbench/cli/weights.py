@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,10 +41,10 @@ def list_(
         methods=methods, datasets=datasets or (), out=DEFAULT_RUN, encoder=encoder, weights=weights_of(weights or [])
     )
     needed: dict[str, list[str]] = {}
-    for full, (_, config) in resolve_methods(request).items():
+    for full, (_, config) in resolve_methods(request)[0].items():
         for spec in encoders.specs(config):
             needed.setdefault(spec, []).append(full)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for spec, names in sorted(needed.items()):
         place = encoders.weight_place(spec)
         try:
