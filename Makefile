@@ -32,6 +32,8 @@ demo: setup
 	$(BIN)/zsadbench table runs/demo
 	$(BIN)/zsadbench table runs/demo --efficiency
 	$(BIN)/zsadbench report runs/demo --out runs/demo/report
+	$(BIN)/zsadbench run --methods fiseclip --sweep fiseclip.lambda_=0.95,1.1,1.2 --datasets demo --out runs/demo-sweep
+	$(BIN)/zsadbench table runs/demo-sweep
 
 # What they hold is the same on one machine alone: sums of floating-point numbers differ from processor to processor.
 demo-checkpoints: export OMP_NUM_THREADS = 1

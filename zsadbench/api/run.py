@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 Names = str | Sequence[str]
+DEFAULTS = {"methods": "all", "datasets": "demo", "checkpoints": "checkpoints", "device": "auto"}  # of `evaluate`
 PROFILED = ("method", "title", "status", "error", "device", "precision", "parameters", "flops")
 
 
@@ -31,6 +32,7 @@ def evaluate(
     train: bool = True,
     options: Mapping[str, Any] | None = None,
     sweep: Mapping[str, Any] | None = None,
+    seeds: str | Sequence[int] = (),
     categories: Names = (),
     device: str = "auto",
     allow_leak: bool = False,
@@ -41,6 +43,7 @@ def evaluate(
     cache: str | Path | None = None,
     cache_limit: str | int | None = None,
     plugins: Sequence[str | Path] = (),
+    spec: str | Path | None = None,
     **protocol: Any,
 ) -> Run:
     """Run methods on data sets and return the run; finished cells in `out` are kept, as `zsadbench run` does.
@@ -50,7 +53,9 @@ def evaluate(
     file. checkpoints: method -> trained weights. options: "METHOD.OPTION" -> value. sweep: "METHOD.OPTION" ->
     several values: the method runs with each of them, as variants such as "fiseclip[lambda_=1.05]". device: "auto",
     "cpu", "cuda", "cuda:N". cache: a folder that keeps decoded images and encoder passes for later runs, up to
-    cache_limit such as "50GB". protocol: fields of `zsadbench.protocol.EvaluationProtocol`, such as limit=4 or seed=1.
+    cache_limit such as "50GB". seeds: several numbers; what a seed varies runs with each. spec: a TOML file with the
+    options of `zsadbench run`, such as the `spec.toml` of a run; arguments that are not their defaults win over it.
+    protocol: fields of `zsadbench.protocol.EvaluationProtocol`, such as limit=4 or seed=1.
 
     Cells that fail are in the result's `failed`. Data that cannot be right, such as a test split without a normal
     image, is a warning. Raises UsageError, DataError or RecordError before anything runs.
@@ -62,26 +67,33 @@ def evaluate(
         >>> [record.status for record in run.records]
         ['done', 'done', 'done', 'done']
     """
-    from zsadbench.running import backends, executors, trainings
-    from zsadbench.running.plan import make_plan
+    from zsadbench.running import backends, trainings
+    from zsadbench.running import seeds as by_seed
+    from zsadbench.running import spec as specs
     from zsadbench.running.progress import Silent
     from zsadbench.running.request import make_request
     from zsadbench.training import loop
 
-    request = make_request(
-        methods=methods, datasets=datasets, out=out, data_root=root, encoder=encoder, weights=weights,
-        checkpoints=checkpoints, checkpoint_folder=checkpoint_folder, train=train, changes=options,
-        sweep=sweep, categories=categories, device=device, allow_leak=allow_leak, fail_fast=fail_fast,
-        save_maps=save_maps, overwrite=overwrite, cache=cache, cache_limit=cache_limit, plugin_folders=plugins,
-        protocol=protocol,
-    ).on_device()  # fmt: skip
+    asked = {
+        "methods": methods, "datasets": datasets, "data-root": root, "encoder": encoder, "weights": weights or {},
+        "checkpoint": checkpoints or {}, "checkpoints": checkpoint_folder, "no-train": not train, "set": options or {},
+        "sweep": sweep or {}, "seeds": seeds, "categories": categories, "device": device, "allow-leak": allow_leak,
+        "fail-fast": fail_fast, "save-maps": save_maps, "cache": cache, "cache-limit": cache_limit, "plugins": plugins,
+        **{name.replace("_", "-"): value for name, value in protocol.items()},
+    }  # fmt: skip
+    if spec is not None:
+        given = {name: value for name, value in asked.items() if value and value != DEFAULTS.get(name)}
+        asked |= specs.beside(specs.read(Path(spec)), given)
+    kept = make_request(out=out, overwrite=overwrite, **specs.arguments(asked))
     backend = backends.parse(executor)
-    plan = trainings.train_missing(make_plan(request), request, loop.SilentTraining())
-    for finding in plan.findings:
-        if finding.wrong:
-            warnings.warn(finding.message, stacklevel=2)
-    executors.run(plan, request, Silent(), backend)
-    return Run((request.out,))
+    runs = by_seed.make_plans(kept.on_device())
+    specs.write(kept)
+    for number, (request, plan) in enumerate(runs):
+        runs[number] = by_seed.SeedRun(request, trainings.train_missing(plan, request, loop.SilentTraining()))
+    for message in dict.fromkeys(one.message for run in runs for one in run.plan.findings if one.wrong):
+        warnings.warn(message, stacklevel=2)
+    by_seed.run(runs, Silent(), backend)
+    return Run((kept.out,))
 
 
 def train(

@@ -30,7 +30,16 @@ class Run:
     @cached_property
     def records(self) -> list[Record]:
         """Every record, sorted by folder, dataset, method and category. Raises RecordError."""
-        return [record for folder in self.folders for record in results.load_run(folder)]
+        return [record for folder in self._own_folders for record in results.load_run(folder)]
+
+    @property
+    def _own_folders(self) -> list[Path]:
+        """The folders with records: of a run of several seeds there is one a seed."""
+        return [own for folder in self.folders for own in results.folders(folder)]
+
+    @property
+    def _has_seeds(self) -> bool:
+        return len(self._own_folders) > len(self.folders)
 
     @property
     def failed(self) -> list[Record]:
@@ -57,7 +66,8 @@ class Run:
         from zsadbench.records.published import Library
         from zsadbench.tables import quality
 
-        rows = quality.rows(self.records, _level(level), library=Library.read() if published else None, seeds=seeds)
+        library = Library.read() if published else None
+        rows = quality.rows(self.records, _level(level), library=library, seeds=seeds or self._has_seeds)
         return pandas.DataFrame(rows, columns=quality.Number._fields)
 
     def scores(self, method: str, dataset: str, category: str) -> DataFrame:
@@ -75,7 +85,7 @@ class Run:
         import pandas
 
         wanted = method, dataset, category
-        for folder in self.folders:
+        for folder in self._own_folders:
             for record in results.load_run(folder):
                 if (record.method, record.dataset, record.category) == wanted:
                     return pandas.DataFrame(results.load_scores(folder, record), columns=results.ImageScore._fields)
@@ -100,7 +110,8 @@ class Run:
         from zsadbench.analysis.intervals import Resamples
         from zsadbench.tables import quality
 
-        resamples = Resamples(self.folders) if ci else None
+        resamples = Resamples(self._own_folders) if ci else None
+        seeds = seeds or (self._has_seeds and not ci)
         return quality.render(self.records, format, _level(level), published, resamples=resamples, seeds=seeds)
 
     def figure(self, kind: str, **options: Any) -> Figure:

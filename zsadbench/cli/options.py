@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -126,6 +126,19 @@ def weights_of(items: Sequence[str]) -> dict[str, str | Path]:
     for folder in folders:
         found |= encoders.in_folder(folder)
     return found | once([item for item in items if item not in folders], "--weights SPEC=PATH, or a folder of weights")
+
+
+def from_spec(path: Path, options: dict[str, Any], ctx: typer.Context) -> dict[str, Any]:
+    """Return the options of a spec file, beside those that were typed, which win; that is told. Raises UsageError."""
+    from zsadbench.running import spec as specs
+
+    read = specs.read(path)
+    sources = {name.rstrip("_").replace("_", "-"): ctx.get_parameter_source(name) for name in ctx.params}
+    typed = {name: value for name, value in options.items() if getattr(sources[name], "name", "") == "COMMANDLINE"}
+    for told in specs.differences(read, typed):
+        say(f"Beside {path}: {told}")
+    add_plugins([Path(folder).expanduser() for folder in read.get("plugins", [])])
+    return {**options, **specs.beside(read, typed)}
 
 
 def say_encoder(given: str | None, chosen: str | None) -> None:

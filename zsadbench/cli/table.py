@@ -38,7 +38,8 @@ def table(
     ] = False,
     ci: Annotated[bool, typer.Option("--ci", help="Show 95 % bootstrap intervals, from resampled images.")] = False,
     seeds: Annotated[
-        bool, typer.Option("--seeds", help="Mean and deviation of runs that differ in their seed alone.")
+        bool,
+        typer.Option("--seeds", help="Mean and deviation of runs that differ in their seed alone."),
     ] = False,
     significance: Annotated[
         bool, typer.Option("--significance", help="Which methods differ: average ranks and paired tests.")
@@ -56,6 +57,9 @@ def table(
         asked = " and ".join(name for name, wanted in kinds.items() if wanted)
         raise UsageError(f"{asked} are different tables; print one at a time.")
     folders = runs or [DEFAULT_RUN]
+    if not (ci or significance or efficiency):
+        named, folders = folders, [own for folder in folders for own in results.folders(folder)]
+        seeds = seeds or len(folders) > len(named)
     records = [record for folder in folders for record in results.load_run(folder)]
     if efficiency:
         from zsadbench.tables import efficiency as efficiency_table

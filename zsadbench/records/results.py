@@ -9,7 +9,7 @@ A cell is (method, dataset, category). What a run folder holds of it:
     RUN/DATASET/METHOD/failed/CATEGORY.json  why a newer attempt at a finished cell failed
 
 METHOD is the name of the method; of a variant with its options, such as `fiseclip[lambda_=1.05]`, in which what no
-folder may be called is a %-code (`support.variants`).
+folder may be called is a %-code (`support.variants`). A run of several seeds holds such folders: `RUN/seed-0`.
 
 Records are deterministic: no times, no paths. Numbers keep full precision; rounding happens in tables alone. A record
 holds the digests of the two files that belong to its numbers, and maps hold the record's fingerprint: files of another
@@ -24,6 +24,7 @@ import hashlib
 import io
 import json
 import math
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -135,6 +136,18 @@ def finished(path: Path) -> Record | None:
     return record if record.status == "done" else None
 
 
+def folders(run: Path) -> list[Path]:
+    """Return the folders with the records of a run: its own, or those of its seeds (`run --seeds`), by seed."""
+    found = {path: re.fullmatch(r"seed-(-?\d+)", path.name) for path in run.glob("seed-*")}
+    seeds = {int(match[1]): path for path, match in found.items() if match and places.read(run, path.name) is None}
+    return [seeds[seed] for seed in sorted(seeds)] or [run]
+
+
+def seed_folder(run: Path, seed: int) -> Path:
+    """Return the folder with the records of one of several seeds."""
+    return run / f"seed-{seed}"
+
+
 def load_run(run: Path) -> list[Record]:
     """Read every record of a run folder, sorted by dataset, method and category; one that is damaged is a warning.
 
@@ -152,6 +165,11 @@ def read_run(run: Path) -> tuple[list[Record], list[str]]:
     """Return the records of a run as `load_run`, and why others are left out. Raises RecordError for no folder."""
     if not run.is_dir():
         raise RecordError(f"{run} is not a run folder; expected the --out of an earlier `zsadbench run`.")
+    if folders(run) != [run]:
+        raise RecordError(
+            f"{run} holds one run a seed, which `zsadbench table` shows together; expected one of them here, such as "
+            f"{folders(run)[0]}."
+        )
     problems: list[str] = []
     attempts = _readable(run.glob(f"*/*/{FAILED}/*.json"), problems)
     own = (path for path in sorted(run.glob("*/*/*.json")) if not places.is_note(path))  # of a run folder below this

@@ -98,6 +98,8 @@ class Chooser:
         outdated: list[tuple[Path, checkpoints.Card, str]] = []
         for folder, card in self._shelf.fitting(method, wanted, self._request.protocol.seed):
             reason = "" if checkpoints.is_shipped(folder) else self._outdated(card, method, training, config)
+            if self._request.is_one_of_several and card.seed != training.seed:
+                reason = f"their training seed is {card.seed}"
             if not reason:
                 return self._found(folder, card)
             outdated.append((folder, card, reason))

@@ -119,7 +119,7 @@ def _work(pickled: bytes, folders: Sequence[Path], local: bool) -> tuple[list[Re
     finished = [results.load(cell.path(request.out)) for cell in cells if cell not in left]
     watch = _Collector()
     with warnings.catch_warnings(record=True) as caught:
-        runner.run_cells(Plan((left,) if left else (), (), Resolved([], {})), request, watch, _keep_encoder)
+        runner.run_cells(Plan((left,) if left else (), (), Resolved([], {}), {}), request, watch, _keep_encoder)
     return [*finished, *watch.records], [str(one.message) for one in caught]
 
 

@@ -102,6 +102,7 @@ class Plan:
     groups: tuple[tuple[Cell, ...], ...]  # one encoder each; inside, cells of one category are neighbours
     done: tuple[Path, ...]  # records that agree with the request and are left alone
     resolved: Resolved  # what was planned
+    methods: Mapping[str, PlannedMethod]  # by full name
     findings: tuple[Finding, ...] = ()  # what the user should know before the run starts
 
     @property
@@ -173,7 +174,7 @@ def plan_cells(
     for dataset in sets:
         same_images.refuse_another(request.out, dataset)
     named = [target for dataset in sets for target in targets.of(dataset, request)]
-    images = _Images(named, {_shots(method, config) for _, method, config in resolved.chosen}, request, progress)
+    images = _Images(named, {shots(method, config) for _, method, config in resolved.chosen}, request, progress)
     identify, chooser = _Identify(request.weights, may_download), Chooser(request)
     planned, seen = {}, {}
     for full, method, config in resolved.chosen:  # last: it may download weights
@@ -205,7 +206,7 @@ def plan_cells(
     told += [Finding("checkpoint", note, False) for note in chooser.notes]
     told += [Finding("finished cells", note, False) for note in resume.notes(known, request)]
     told += [Finding("method", f"Without {name}: {problem}", True) for name, problem in resolved.left_out.items()]
-    return Plan(tuple(tuple(group) for group in groups.values()), tuple(done), resolved, tuple(told))
+    return Plan(tuple(tuple(group) for group in groups.values()), tuple(done), resolved, planned, tuple(told))
 
 
 def standing(cell: Cell, request: Request) -> Standing:
@@ -330,7 +331,7 @@ def _parts(planned: PlannedMethod, request: Request) -> Parts:
     }
 
 
-def _shots(method: type[Method], config: Any) -> int:
+def shots(method: type[Method], config: Any) -> int:
     """Return how many reference images a category a method with these options wants, without making it."""
     return int(getattr(config, "shots", method.shots))
 
@@ -339,10 +340,10 @@ class _Images:
     """Makes the cells of a plan: each list of images is drawn and hashed once, whichever methods see it."""
 
     def __init__(
-        self, named: Sequence[Target], shots: set[int], request: Request, progress: contents.Progress | None
+        self, named: Sequence[Target], counts: set[int], request: Request, progress: contents.Progress | None
     ) -> None:
         seed = request.protocol.seed
-        self._drawn = {(target, n): target.draw_references(n, seed) for target in named for n in shots}
+        self._drawn = {(target, n): target.draw_references(n, seed) for target in named for n in counts}
         lists = [(target.dataset, target.samples) for target in named]
         lists += [(target.dataset, references.samples) for (target, _), references in self._drawn.items()]
         known = targets.read(lists, progress)
@@ -360,7 +361,7 @@ class _Images:
 
         seen: marks of the images that it was trained on; none where that is unknown.
         """
-        key = target, _shots(planned.method, planned.config)
+        key = target, shots(planned.method, planned.config)
         dataset, category, references = target.dataset, target.category, self._drawn[key]
         data = self._data[target] | {"noun": category.noun}
         if references.samples:

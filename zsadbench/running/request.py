@@ -41,6 +41,7 @@ class Request:
     train: bool = True  # train what is missing there, if its data is at hand
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method name -> option -> value
     sweep: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)  # method -> option -> its values
+    seeds: Sequence[int] = ()  # the run is made once with each (`running.seeds`); (): with that of the protocol
     categories: Sequence[str] = ()
     device: str = "cpu"
     protocol: EvaluationProtocol = field(default_factory=EvaluationProtocol)
@@ -49,6 +50,7 @@ class Request:
     timeout_per_batch: float | None = None  # seconds that a call of a method may take; None: for ever
     save_maps: bool = False  # keep finished maps for figures; no part of the protocol
     overwrite: bool = False  # replace finished cells of other options or another protocol
+    is_one_of_several: bool = False  # seeds: weights of another training seed will not do
     cache: Path | None = None  # folder that keeps images and encoder passes between runs; None: nothing is kept
     cache_limit: int = LIMIT  # bytes that it may hold
 
@@ -108,6 +110,7 @@ def make_request(
     checkpoint_folder: str | Path | None = None,
     changes: Mapping[str, Any] | None = None,
     sweep: Mapping[str, Any] | None = None,
+    seeds: str | Sequence[int | str] = (),
     categories: str | Sequence[str] = (),
     device: str = "auto",
     protocol: Mapping[str, Any] | None = None,
@@ -121,7 +124,8 @@ def make_request(
     methods, datasets, categories: names, or one text of names with commas. weights: a file by SPEC, or a folder of them
     (`encoders.in_folder`), beside those of the variable ZSADBENCH_WEIGHTS. changes: "METHOD.OPTION" -> value. sweep:
     "METHOD.OPTION" -> values, or one text of values with commas: the method runs with each of them, as variants.
-    protocol: fields of `EvaluationProtocol`, values or texts.
+    seeds: numbers, or one text with commas: the run is made with each. protocol: fields of `EvaluationProtocol`,
+    values or texts.
     Where every data set is the demo set, the demo's own encoder is chosen unless another one is named. cache: a folder
     that keeps images and encoder passes between runs, by default what ZSADBENCH_CACHE names; cache_limit: its size, a
     number of bytes or a text such as "50GB", by default ZSADBENCH_CACHE_LIMIT. switches: the boolean fields of Request.
@@ -154,6 +158,7 @@ def make_request(
         checkpoint_folder=None if checkpoint_folder is None else Path(checkpoint_folder).expanduser(),
         changes=changed,
         sweep=_swept(sweep or {}),
+        seeds=_seeds(seeds),
         categories=() if categories == () else names_of(categories, "--categories"),
         device=meters.check_device_name(device),
         protocol=make_protocol(protocol or {}),
@@ -252,6 +257,17 @@ def _swept(given: Mapping[str, str | Sequence[Any]]) -> dict[str, dict[str, Sequ
         if not several:
             raise UsageError(f"--sweep {target} has no values; expected some, e.g. fiseclip.lambda_=0.95,1.0,1.05.")
     return _by_method(values, "--sweep")
+
+
+def _seeds(given: str | Sequence[int | str]) -> tuple[int, ...]:
+    """Return seeds, each once. Raises UsageError."""
+    if not given:
+        return ()
+    names = names_of(given if isinstance(given, str) else [str(one) for one in given], "--seeds")
+    try:
+        return tuple(dict.fromkeys(int(name) for name in names))
+    except ValueError:
+        raise UsageError(f"--seeds {','.join(names)}: expected whole numbers separated by commas.") from None
 
 
 def _by_method(changes: Mapping[str, Any], door: str) -> dict[str, dict[str, Any]]:
