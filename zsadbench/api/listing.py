@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from fnmatch import fnmatch
-from typing import Any
+from typing import Any, Literal
 
 from zsadbench import datasets, methods
 from zsadbench.errors import UnknownName
+from zsadbench.support import spelling, variants
 
 
 def list_methods(pattern: str = "*") -> list[str]:
@@ -48,12 +49,10 @@ def describe(name: str) -> dict[str, Any]:
         >>> z.describe("visa")["card"]["title"]
         'VisA'
     """
-    known = [item.name for item in methods.available()]
-    cards = {item.name: item.card for item in datasets.available() if item.card}
-    if name.partition(".")[0] not in known:
-        if name not in cards:
-            raise UnknownName("method or dataset", name, [*known, *cards])
-        return {"name": name, "card": asdict(cards[name])}
+    kind, name = resolve(name)
+    if kind == "dataset":
+        card = next(item.card for item in datasets.available() if item.name == name and item.card)
+        return {"name": name, "card": asdict(card)}
     method, full, config = methods.lookup(name)
     return {
         "name": full,
@@ -61,3 +60,19 @@ def describe(name: str) -> dict[str, Any]:
         "options": asdict(config),
         "presets": {preset: asdict(options) for preset, options in method.presets.items()},
     }
+
+
+def resolve(name: str) -> tuple[Literal["method", "dataset"], str]:
+    """Return whether a name in any spelling means a method or a dataset, and its registered name; nothing is imported.
+
+    Raises UnknownName.
+    """
+    sets = {item.name: item.card for item in datasets.available() if item.card}
+    own = {item.name: item.card for item in methods.available()}
+    titles = {card.title: known for known, card in (*sets.items(), *own.items()) if card}
+    if spelling.match("method or dataset", variants.stem_of(name), [*own, *sets], lambda: titles) in own:
+        return "method", methods.registered_name(name)
+    found = datasets.registered_name(name)
+    if found not in sets:
+        raise UnknownName("dataset", name, sets)
+    return "dataset", found

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from zsadbench import datasets, methods
+from zsadbench.api import listing
 from zsadbench.cli import options
 from zsadbench.cli.options import Plugins, add_plugins
 from zsadbench.datasets import DatasetCard
-from zsadbench.errors import UnknownName, counted
+from zsadbench.errors import counted
 from zsadbench.methods import Method
-from zsadbench.support import spelling, variants
 
 SCOPES = {
     "image": "a result depends on its image alone",
@@ -39,17 +39,8 @@ def show(
 ) -> None:
     """Show a method or dataset: its card and notes, presets, options with defaults, and what it needs."""
     add_plugins(plugins)
-    sets = {item.name: item.card for item in datasets.available()}
-    own = {item.name: item.card for item in methods.available()}
-    titles = {card.title: known for known, card in (*sets.items(), *own.items()) if card}
-    stem = spelling.match("method or dataset", variants.stem_of(name), [*own, *sets], lambda: titles)
-    if stem in own:
-        options.show("\n".join(_method(methods.registered_name(name))))
-        return
-    found = datasets.registered_name(name)
-    if found not in sets:
-        raise UnknownName("dataset", name, sets)
-    options.show("\n".join(_dataset(found)))
+    kind, found = listing.resolve(name)
+    options.show("\n".join((_method if kind == "method" else _dataset)(found)))
 
 
 def _method(name: str) -> Iterator[str]:

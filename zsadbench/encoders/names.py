@@ -67,11 +67,11 @@ def _open_clip_tags() -> dict[str, set[str]]:
         if isinstance(value, ast.Call):
             tables[name] = {keyword.arg for keyword in value.keywords if keyword.arg}
         elif isinstance(value, ast.Dict) and name != "_PRETRAINED":
-            tables[name] = {key.value for key in value.keys if isinstance(key, ast.Constant)}
+            tables[name] = {str(key.value) for key in value.keys if isinstance(key, ast.Constant)}
         elif isinstance(value, ast.Dict):
             for key, table in zip(value.keys, value.values, strict=True):
                 if isinstance(key, ast.Constant) and isinstance(table, ast.Name):
-                    models[key.value] = tables.get(table.id, set())
+                    models[str(key.value)] = tables.get(table.id, set())
     return models
 
 

@@ -190,13 +190,14 @@ def _draw_panel(panel: Axes, sweep: Sweep, block: str, column: Column) -> None:
             look = drawing.marker(index) | {"label": series.told}
             places, best = sweep.numbers or range(len(points)), _best(values, column)
             rings = [place for place, value in zip(places, values, strict=True) if value is not None and value == best]
+            heights = [point for point in points if point == best]
             ring = {"marker": "o", "markersize": 9, "fillstyle": "none", "linestyle": "none", "color": look["color"]}
             if sweep.numbers:
                 panel.plot(places, points, clip_on=False, **look)
-                panel.plot(rings, [best] * len(rings), clip_on=False, **ring)
+                panel.plot(rings, heights, clip_on=False, **ring)
             else:
                 panel.plot(points, places, clip_on=False, **look | {"linestyle": "none"})
-                panel.plot([best] * len(rings), rings, clip_on=False, **ring)
+                panel.plot(heights, rings, clip_on=False, **ring)
     panel.set_title(words.title(column))
     panel.grid(True)
     if shown:

@@ -191,9 +191,9 @@ def make_train_request(
         **shared,
     ).on_device()
     return TrainRequest(
-        *request.methods,
-        *request.datasets,
-        request.out,
+        method=request.methods[0],
+        dataset=request.datasets[0],
+        out=request.out,
         data_root=request.data_root,
         encoder=request.encoder,
         weights=request.weights,

@@ -62,7 +62,7 @@ def suited(name: str, target: str) -> str:
     printed = published.presets().get((name, target))
     if printed is not None:
         return printed
-    if not getattr(config, "trained_on", ""):
+    if not getattr(config, "trained_on", None):
         return name
     preset = preset_trained_on(method, auxiliary(target), family)
     return name if preset is None else f"{stem}.{preset}"
@@ -88,7 +88,7 @@ def _names(listing: MethodListing) -> list[str]:
         raise PluginError(listing.problem)
     method, full, config = methods.lookup(listing.name)
     trained = preset_names.trained_presets(method.presets)
-    if not trained or getattr(config, "trained_on", ""):
+    if not trained or getattr(config, "trained_on", None):
         return [full]
     family = preset_names.aliases(method.presets, f"{full}.{next(iter(trained))}")[-2]  # if it has one
     return [full, family]
