@@ -74,7 +74,7 @@ def evaluate(
     from zsadbench.running.request import make_request
     from zsadbench.training import loop
 
-    asked = {
+    asked: dict[str, Any] = {
         "methods": methods, "datasets": datasets, "data-root": root, "encoder": encoder, "weights": weights or {},
         "checkpoint": checkpoints or {}, "checkpoints": checkpoint_folder, "no-train": not train, "set": options or {},
         "sweep": sweep or {}, "seeds": seeds, "categories": categories, "device": device, "allow-leak": allow_leak,

@@ -189,7 +189,7 @@ def run(
     from zsadbench.running import spec as specs
     from zsadbench.running.request import make_request
 
-    options = {
+    options: dict[str, Any] = {
         "methods": methods,
         "datasets": datasets,
         "data-root": data_root,
