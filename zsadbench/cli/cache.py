@@ -13,7 +13,7 @@ import typer
 
 from zsadbench.cli.options import AsJson, say, show
 from zsadbench.errors import UsageError, counted
-from zsadbench.support import cache, store
+from zsadbench.support import cache
 
 app = typer.Typer(help="What `run --cache DIR` keeps: its size, and how to remove it.", no_args_is_help=True)
 
@@ -23,6 +23,8 @@ Folder = Annotated[Path | None, typer.Option("--cache", help="The folder; by def
 @app.command()
 def info(folder: Folder = None, as_json: AsJson = False) -> None:
     """Show how much is kept, by what made it."""
+    from zsadbench.support import store
+
     root = _chosen(folder)
     found = store.contents(root)
     if as_json:
@@ -45,6 +47,8 @@ def clear(
     folder: Folder = None, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; for scripts.")] = False
 ) -> None:
     """Remove everything that is kept; it can all be computed again, and records need none of it."""
+    from zsadbench.support import store
+
     root = _chosen(folder)
     found = store.contents(root)
     size = store.in_words(sum(one.size for one in found))

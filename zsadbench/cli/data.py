@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from zsadbench.cli import listing
 from zsadbench.cli.options import AsJson, DataRoot, Plugins, Quiet, add_plugins, say, show
 from zsadbench.errors import UsageError
 
@@ -22,10 +22,7 @@ Name = Annotated[str, typer.Argument(help="Dataset name, or NAME=FOLDER.")]
 def list_(plugins: Plugins = None, as_json: AsJson = False) -> None:
     """List every dataset: domain, categories, expected test images, levels, licence, and whether fetch can get it."""
     add_plugins(plugins)
-    from zsadbench.cli import listing
-
-    rows = listing.rows("datasets")
-    show(json.dumps([dataclasses.asdict(row) for row in rows], indent=1) if as_json else listing.render(rows))
+    listing.print_rows("datasets", as_json)
 
 
 @app.command()

@@ -1,15 +1,29 @@
-"""What `zsadbench list` prints, read from names and cards alone: no plugin is imported, torch neither."""
+"""`zsadbench list`: what there is, read from names and cards alone: no plugin is imported, torch neither."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Annotated
+
+import typer
 
 from zsadbench import datasets, encoders, methods
 from zsadbench.analysis.rows import SCOPES
+from zsadbench.cli.options import AsJson, Plugins, add_plugins, show
 from zsadbench.methods import MethodCard
 
 PRINTED = ("setting", "presets", "normal", "anomalous", "levels", "fetch")  # facts that fit a terminal; JSON has all
+
+
+class ListKind(StrEnum):
+    """What `zsadbench list` can list."""
+
+    methods = "methods"
+    datasets = "datasets"
+    encoders = "encoders"
 
 
 @dataclass(frozen=True)
@@ -19,6 +33,22 @@ class Entry:
     name: str
     title: str
     facts: dict[str, str]
+
+
+def list_(
+    kind: Annotated[ListKind, typer.Argument(help="methods, datasets or encoders.")] = ListKind.methods,
+    plugins: Plugins = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what is available, plugins included."""
+    add_plugins(plugins)
+    print_rows(kind.value, as_json)
+
+
+def print_rows(kind: str, as_json: bool) -> None:
+    """Print the lines of a kind, as a table or as JSON with every fact."""
+    found = rows(kind)
+    show(json.dumps([asdict(row) for row in found], indent=1) if as_json else render(found))
 
 
 def rows(kind: str) -> list[Entry]:
