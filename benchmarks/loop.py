@@ -34,10 +34,9 @@ from zsadbench.encoders import open_clip, random
 from zsadbench.encoders.text import TextEncoder
 from zsadbench.encoders.transformer import TransformerEncoder
 from zsadbench.methods import TrainableMethod
-from zsadbench.records.results import Record
 from zsadbench.running import runner, studies
 from zsadbench.running.plan import make_plan
-from zsadbench.running.progress import Silent
+from zsadbench.running.progress import Recorded, Silent
 from zsadbench.running.request import Request
 from zsadbench.running.studies import Study
 
@@ -48,10 +47,10 @@ SIDE = 1024
 class Strict(Silent):
     """A Progress that shows nothing and stops at a cell that failed."""
 
-    def finish_cell(self, record: Record) -> None:
+    def finish_cell(self, recorded: Recorded) -> None:
         """Stop: the time of a failed cell would mean nothing."""
-        if record.status != "done":
-            raise SystemExit(record.error)
+        if recorded.record.status != "done":
+            raise SystemExit(recorded.record.error)
 
 
 def cpu() -> float:

@@ -44,10 +44,10 @@ from zsadbench.metrics import histograms
 from zsadbench.metrics.pixels import PixelCounts
 from zsadbench.protocol import EvaluationProtocol
 from zsadbench.records import pixel_files, results
-from zsadbench.records.results import Record
 from zsadbench.running import evaluation, plan, runner
 from zsadbench.running.loading import ChunkStore
 from zsadbench.running.plan import Plan
+from zsadbench.running.progress import Recorded
 from zsadbench.running.request import Request
 from zsadbench.support import spill
 from zsadbench.support.meters import clock, peak_memory, reset_peak
@@ -92,10 +92,13 @@ class Watch:
         else:
             self.images += images
 
-    def finish_cell(self, record: Record) -> None:
+    def skip(self, images: int) -> None:
+        """Ignore it: the cell has failed."""
+
+    def finish_cell(self, recorded: Recorded) -> None:
         """Stop at a cell that failed: its time would mean nothing."""
-        if record.status != "done":
-            raise SystemExit(record.error)
+        if recorded.record.status != "done":
+            raise SystemExit(recorded.record.error)
         self.last = clock(self.device), time.process_time()
 
     @property

@@ -16,20 +16,19 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from zsadbench.records.results import Record
 from zsadbench.running import runner
 from zsadbench.running.plan import make_plan
-from zsadbench.running.progress import Silent
+from zsadbench.running.progress import Recorded, Silent
 from zsadbench.running.request import Request
 
 
 class Strict(Silent):
     """A Progress that shows nothing and stops at a cell that failed."""
 
-    def finish_cell(self, record: Record) -> None:
+    def finish_cell(self, recorded: Recorded) -> None:
         """Stop: the time of a failed cell would mean nothing."""
-        if record.status != "done":
-            raise SystemExit(record.error)
+        if recorded.record.status != "done":
+            raise SystemExit(recorded.record.error)
 
 
 def seconds(methods: Sequence[str], encoder: str) -> float:

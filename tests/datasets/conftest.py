@@ -127,7 +127,7 @@ def run_method(tmp_path_factory, toys):
         )
         progress = Mock()
         runner.run(make_plan(request), request, progress)
-        records = [call.args[0] for call in progress.finish_cell.call_args_list]
+        records = [call.args[0].record for call in progress.finish_cell.call_args_list]
         return [Finished(record, [row.score for row in results.load_scores(out, record)]) for record in records]
 
     return run

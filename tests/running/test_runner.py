@@ -34,8 +34,11 @@ class Memory:
     def step(self, label, images):
         self.images += images
 
-    def finish_cell(self, record):
-        self.records.append(record)
+    def skip(self, images):
+        self.announced -= images
+
+    def finish_cell(self, recorded):
+        self.records.append(recorded.record)
 
 
 def run(root, out, methods=("good_mean",), progress=None, **options):

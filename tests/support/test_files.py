@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -149,3 +151,12 @@ def test_one_at_a_time_works_in_a_locked_folder(tmp_path: Path) -> None:
     assert waiting.communicate(timeout=30)[0] == b"in\n", "the lock goes with its process"
     assert not list(tmp_path.iterdir()), "and leaves no file"
     holder.wait()
+
+
+def test_lines_of_several_writers_stay_whole(tmp_path: Path) -> None:
+    """Each longer than a buffer of Python's, which writes such a line of text in pieces."""
+    path = tmp_path / "log"
+    lines = [letter * 20_000 for letter in "abcd"] * 20
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(partial(files.append_line, path), lines))
+    assert sorted(path.read_text().splitlines()) == sorted(lines)

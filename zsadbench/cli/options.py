@@ -23,7 +23,7 @@ Plugins = Annotated[
     typer.Option("--plugins", help="Folder with methods/*.py or datasets/*.py of your own; may be repeated."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress: neither bars nor a line a cell.")]
 Encoder = Annotated[str | None, typer.Option(help="Encoder SPEC for every method, e.g. open_clip:NAME/TAG.")]
 Weights = Annotated[list[str] | None, typer.Option(help="SPEC=PATH of weights, or a folder of them; may be repeated.")]
 Checkpoints = Annotated[

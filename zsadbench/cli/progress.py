@@ -1,4 +1,4 @@
-"""Progress bars on standard error; silent where nobody watches."""
+"""Progress on standard error: bars where somebody watches, elsewhere lines, as in the log of a batch job."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from zsadbench import metrics
 from zsadbench.errors import counted
 from zsadbench.records.results import Record
+from zsadbench.running.progress import Recorded
 from zsadbench.support import process
-from zsadbench.support.texts import printable
+from zsadbench.support.texts import duration, first_sentence, grouped, printable
+from zsadbench.tables.sheet import DASH
+from zsadbench.tables.words import STATUSES
 
 if TYPE_CHECKING:
     from zsadbench.training.checkpoints import Epoch
@@ -33,45 +37,97 @@ LINES = 20  # at most that a training prints of its epochs
 
 
 class ConsoleProgress:
-    """Draws the progress of a run (contract: zsadbench.running.progress.Progress) and prints a line a failed cell."""
+    """Tells the progress of a run (contract: zsadbench.running.progress.Progress) on some bars.
 
-    def __init__(self, bars: Progress) -> None:
-        """Draw on the given bars."""
-        self._bars = bars
+    Where nobody watches them, as in a batch job, it prints a line a cell; elsewhere one of a cell that failed, and of
+    categories that failed for one reason the first.
+    """
+
+    def __init__(self, bars: Progress, quiet: bool) -> None:
+        """Draw on the given bars; with `quiet` only what the user should know is printed."""
+        self._bars, self._quiet, self._in_lines = bars, quiet, not bars.console.is_terminal
         self._task: TaskID | None = None
         self._said: set[str] = set()
+        self._cells = self._finished = 0
+        self._left = self._predicted = 0  # images
+        self._began = time.monotonic()
+        self._unfinished: list[tuple[str, str]] = []  # method, why a cell of it has no numbers
 
     def begin(self, cells: int, images: int) -> None:
         """Start the bar: `images` counts every (method, image) pair."""
+        self._cells, self._left, self._began = cells, images, time.monotonic()
         self._task = self._bars.add_task(counted(cells, "cell"), total=images)
 
     def step(self, label: str, images: int) -> None:
         """Advance by some predictions on `label`."""
+        self._left -= images
+        self._predicted += images
         if self._task is not None:
             self._bars.update(self._task, advance=images, description=label)
 
-    def finish_cell(self, record: Record) -> None:
-        """Say at once why a cell has no numbers; a reason that many categories share is said once."""
-        if record.status != "done":
-            self._say(f"{record.dataset} {record.method}: {record.status.replace('_', ' ')}: {record.reason}")
+    def skip(self, images: int) -> None:
+        """Expect fewer predictions, so that cells which cannot run do not look like fast ones."""
+        self._left -= images
+        if self._task is not None:
+            self._bars.update(self._task, total=self._left + self._predicted)
 
-    def _say(self, sentence: str) -> None:
-        if sentence not in self._said:
-            self._said.add(sentence)
-            self._bars.console.print(printable(sentence), highlight=False, markup=False, soft_wrap=True)
+    def finish_cell(self, recorded: Recorded) -> None:
+        """Print the line of a cell, if it has one here."""
+        self._finished += 1
+        record = recorded.record
+        if record.status != "done":
+            self._unfinished.append((record.method, record.reason))
+        if self._quiet:
+            return
+        cell = f"{record.dataset}/{record.category} {record.method}  "
+        if record.status != "done":
+            cell += f"{STATUSES[record.status]}: {first_sentence(record.reason)}"
+        if self._in_lines:
+            done = f"{_scores(record)}  {duration(recorded.seconds)}{self._rest()}" if record.status == "done" else ""
+            self._print(f"[{self._finished}/{self._cells}] {cell}{done}")
+        elif record.status != "done":
+            self._say(cell, key=f"{record.dataset} {record.method} {record.reason}")
+
+    def _rest(self) -> str:
+        """Say how long the predictions that are left take at the speed of those that were made."""
+        if not self._left or not self._predicted:
+            return ""
+        return f", {duration(self._left * (time.monotonic() - self._began) / self._predicted)} left"
+
+    def conclude(self) -> None:
+        """Say in full why cells have no numbers, what holds for several methods once; a sentence stands above."""
+        for names, reason in grouped(self._unfinished):
+            if self._quiet or reason != first_sentence(reason):
+                self._print(f"{', '.join(names)}: {reason}")
 
     def show_warning(self, message: Warning | str) -> None:
         """Print a warning as a sentence, once (takes the place of warnings.showwarning)."""
         self._say(f"Note: {message}")
 
+    def _say(self, sentence: str, key: str = "") -> None:
+        """Print a sentence unless it, or one of its key, was printed."""
+        if (key or sentence) not in self._said:
+            self._said.add(key or sentence)
+            self._print(sentence)
+
+    def _print(self, line: str) -> None:
+        self._bars.console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+
+
+def _scores(record: Record) -> str:
+    """Return the AUROC of images and of pixels in percent, a dash where it is undefined."""
+    values = {level: getattr(record, level).get("auroc") for level in metrics.LEVELS}
+    return "  ".join(f"{level} {DASH if value is None else f'{100 * value:.1f}'}" for level, value in values.items())
+
 
 @contextmanager
 def console_progress(quiet: bool) -> Iterator[ConsoleProgress]:
-    """Show the bars of a run while the block runs; with `quiet` or without a terminal only notes and failures."""
+    """Tell the progress of a run while the block runs; with `quiet` only notes, and at its end why cells failed."""
     with _bars(quiet) as bars, warnings.catch_warnings():
-        progress = ConsoleProgress(bars)
+        progress = ConsoleProgress(bars, quiet)
         warnings.showwarning = lambda message, *_: progress.show_warning(message)
         yield progress
+        progress.conclude()
 
 
 class ConsoleTraining:

@@ -92,9 +92,12 @@ def train_missing(plan: Plan, request: Request, quiet: bool) -> Plan:
     for finding in plan.findings:
         if finding.kind == "checkpoint":
             say(f"Note: {finding.message}")
+    names: dict[str, list[str]] = {}  # by the data set that they are trained on
     for one in plan.trainings:
-        names, where = ", ".join(one.names), f"no checkpoint in {request.checkpoint_folder} suits"
-        say(f"{names}: {where}; will first train it on {one.request.dataset}")
+        names.setdefault(one.request.dataset, []).extend(one.names)
+    for dataset, waiting in names.items():
+        told, each = ", ".join(waiting), "it" if len(waiting) == 1 else "each"
+        say(f"{told}: no checkpoint in {request.checkpoint_folder} suits; will first train {each} on {dataset}")
     say("Trainings go on after an interruption; --no-train leaves them out.")
     with console_training(quiet) as progress:
         return trainings.train_missing(plan, request, progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict
@@ -27,6 +28,7 @@ from zsadbench.running.contract import check_prediction
 from zsadbench.running.evaluation import GroundTruth, evaluate, finished_maps
 from zsadbench.running.loading import ChunkStore, ImageBatch, batch_of, scored_batches
 from zsadbench.running.plan import Cell, standing
+from zsadbench.running.progress import Recorded
 from zsadbench.running.request import Request
 from zsadbench.support import files, traces
 from zsadbench.support.guard import guard
@@ -129,20 +131,22 @@ def _checked(method: Method, batch: ImageBatch) -> Prediction:
 
 
 @torch.inference_mode()  # the mode belongs to a thread, and this runs in one of its own
-def conclude(cell_run: CellRun, truth: GroundTruth, request: Request) -> Record:
+def conclude(cell_run: CellRun, truth: GroundTruth, request: Request) -> Recorded:
     """Evaluate a cell whose images are all predicted, and save its record."""
-    cell = cell_run.cell
+    cell, predicting = cell_run.cell, cell_run.seconds
     if cell_run.problem is not None:
-        return save_failure(cell, cell_run.problem, request)
+        return save_failure(cell, cell_run.problem, request, predicting)
+    began = time.perf_counter()
     outcome = guard(partial(_measure, cell_run, truth, request), request.fail_fast)
+    evaluating = time.perf_counter() - began
     if isinstance(outcome, ZsadError):
-        return save_failure(cell, outcome, request)
+        return save_failure(cell, outcome, request, predicting, evaluating)
     measured, beside = outcome
     record = _commit(cell, measured, beside, request)
     if isinstance(record, ZsadError):
-        return save_failure(cell, record, request)
-    recording.log(cell, cell_run.seconds, cell_run.parked, request)
-    return record
+        return save_failure(cell, record, request, predicting, evaluating)
+    recording.log(cell, record, request, (predicting, evaluating), cell_run.parked)
+    return Recorded(record, predicting + evaluating)
 
 
 def _commit(cell: Cell, record: Record, beside: dict[str, bytes], request: Request) -> Record | ZsadError:
@@ -181,9 +185,12 @@ def _measure(cell_run: CellRun, truth: GroundTruth, request: Request) -> tuple[R
     return record, beside
 
 
-def save_failure(cell: Cell, problem: ZsadError, request: Request) -> Record:
-    """Record why a cell has no new numbers."""
+def save_failure(
+    cell: Cell, problem: ZsadError, request: Request, predicting: float = 0.0, evaluating: float = 0.0
+) -> Recorded:
+    """Record why a cell has no new numbers, after so many seconds."""
     record = recording.failure(cell, problem)
     with files.locked(cell.path(request.out).parent):
         results.save_failure(request.out, record)
-    return record
+    recording.log(cell, record, request, (predicting, evaluating))
+    return Recorded(record, predicting + evaluating)

@@ -11,6 +11,7 @@ from zsadbench import datasets, encoders, methods
 from zsadbench.errors import NeedsCheckpoint, UsageError, ZsadError
 from zsadbench.methods import Method, TrainableMethod
 from zsadbench.support import files, plugins, variants
+from zsadbench.support.texts import grouped
 from zsadbench.training import checkpoints, cross_dataset
 from zsadbench.training.request import TrainRequest
 
@@ -65,11 +66,13 @@ class Chooser:
         """Look below the request's checkpoint folder when first asked."""
         self._request, self._shelf = request, checkpoints.Shelf(request.checkpoint_folder)
         self._data: dict[tuple[Any, ...], dict[str, Any] | None] = {}
+        self._notes: list[tuple[str, str]] = []  # of a method each: its name, a sentence
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know of the choices so far."""
-        return self._shelf.notes
+        """What the user should know of the choices so far; what holds for several methods is said once."""
+        said = grouped(self._notes)
+        return [*self._shelf.notes, *(f"{', '.join(names)}: {text}" if names[1:] else text for names, text in said)]
 
     def choose(self, name: str, method: type[TrainableMethod], config: Any, weights: Sequence[str]) -> Choice:
         """Choose the weights of a method under its full name and final options.
@@ -105,9 +108,10 @@ class Chooser:
             outdated.append((folder, card, reason))
         data = self._data_of(training, config) if root is not None and self._request.train else None
         for folder, card, reason in outdated[:1] if data is None else ():
-            self.notes.append(f"{name} runs with the weights in {folder}, although {reason}.")
+            self._notes.append((name, f"{name} runs with the weights in {folder}, although {reason}."))
             return self._found(folder, card)
-        self.notes.extend(f"The weights in {folder} are not used, because {reason}." for folder, _, reason in outdated)
+        unused = [f"The weights in {folder} are not used, because {reason}." for folder, _, reason in outdated]
+        self._notes += [(name, text) for text in unused]
         from zsadbench.training.job import code_of  # here, because it imports torch
 
         base = variants.base_of(name)
@@ -126,9 +130,12 @@ class Chooser:
     def _found(self, folder: Path, card: checkpoints.Card) -> Choice:
         seed = self._request.protocol.seed
         if card.seed != seed:
-            self.notes.append(
-                f"{card.method} runs with weights of the training seed {card.seed}, found in {folder}; to train with "
-                f"--seed {seed}, give a folder of its own with --checkpoints."
+            self._notes.append(
+                (
+                    card.method,
+                    f"{card.method} runs with weights of the training seed {card.seed}, found in {folder}; to train "
+                    f"with --seed {seed}, give a folder of its own with --checkpoints.",
+                )
             )
         return _ours(folder, card)
 

@@ -23,11 +23,10 @@ from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.watch import Watch
 from zsadbench.errors import ExecutorError, MissingDependency
 from zsadbench.records import results
-from zsadbench.records.results import Record
 from zsadbench.running import runner
 from zsadbench.running.backends import Backend
 from zsadbench.running.plan import Cell, EncoderChoice, Plan, Resolved, standing
-from zsadbench.running.progress import Progress, Silent
+from zsadbench.running.progress import Progress, Recorded, Silent
 from zsadbench.running.request import Request
 from zsadbench.running.runner import Summary
 from zsadbench.support import plugins, process, source
@@ -54,11 +53,15 @@ def run(plan: Plan, request: Request, progress: Progress, backend: Backend | Non
         while left:
             before = len(left)
             try:
-                for record in _records(plan, left, request, backend):
-                    cell = left.pop((record.dataset, record.method, record.category))
+                for recorded in _records(plan, left, request, backend):
+                    record = recorded.record
+                    images = len(left.pop((record.dataset, record.method, record.category)).samples)
                     summary.add(record)
-                    progress.step(f"{record.dataset}/{record.category}", len(cell.samples))
-                    progress.finish_cell(record)
+                    if recorded.seconds:
+                        progress.step(f"{record.dataset}/{record.category}", images)
+                    else:
+                        progress.skip(images)
+                    progress.finish_cell(recorded)
             except Exception as error:
                 if type(error).__name__ not in ENDED:
                     raise
@@ -79,7 +82,7 @@ def _key(cell: Cell) -> tuple[str, str, str]:
 
 def _records(
     plan: Plan, left: Collection[tuple[str, str, str]], request: Request, backend: Backend
-) -> Iterator[Record]:
+) -> Iterator[Recorded]:
     """Yield the records of those cells of a plan that are left, as they are finished."""
     from joblib import Parallel, delayed
 
@@ -106,7 +109,7 @@ def pack(cells: Sequence[Cell], request: Request) -> bytes:
     return pickle.dumps((own, replace(request, methods=(), datasets=(), categories=())))
 
 
-def _work(pickled: bytes, folders: Sequence[Path], local: bool) -> tuple[list[Record], list[str]]:
+def _work(pickled: bytes, folders: Sequence[Path], local: bool) -> tuple[list[Recorded], list[str]]:
     """In a worker: run cells of one category that share an encoder; returns their records and the warnings."""
     if local:
         process.end_with_parent()
@@ -116,7 +119,7 @@ def _work(pickled: bytes, folders: Sequence[Path], local: bool) -> tuple[list[Re
     check_code(cells)
     request = replace(request, device=own_device(request.device))
     left = tuple(cell for cell in cells if not standing(cell, request).done)
-    finished = [results.load(cell.path(request.out)) for cell in cells if cell not in left]
+    finished = [Recorded(results.load(cell.path(request.out)), 0.0) for cell in cells if cell not in left]
     watch = _Collector()
     with warnings.catch_warnings(record=True) as caught:
         runner.run_cells(Plan((left,) if left else (), (), Resolved([], {}), {}), request, watch, _keep_encoder)
@@ -127,11 +130,11 @@ class _Collector(Silent):
     """A Progress that keeps the records: of a failed cell, its file may be that of an earlier success."""
 
     def __init__(self) -> None:
-        self.records: list[Record] = []
+        self.records: list[Recorded] = []
 
-    def finish_cell(self, record: Record) -> None:
+    def finish_cell(self, recorded: Recorded) -> None:
         """Keep the record."""
-        self.records.append(record)
+        self.records.append(recorded)
 
 
 def check_code(cells: Sequence[Cell]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 from zsadbench import encoders
 from zsadbench.errors import MissingWeights, NeedsCheckpoint, NotPossible
-from zsadbench.records import saved_maps
+from zsadbench.records import run_log, saved_maps
 from zsadbench.running.plan import Cell, Plan
 from zsadbench.running.request import Request
 from zsadbench.support.meters import device_name
@@ -155,10 +154,10 @@ def _rates(request: Request) -> dict[str, _Rate]:
     """Return what methods took an image, by full name, in this folder and the ones beside it; lines that fit alone."""
     rates: dict[str, _Rate] = {}
     device, host = device_name(request.device), platform.node()
-    logs = {request.out / "log.jsonl", *request.out.parent.glob("*/log.jsonl")}
-    for line in (line for log in sorted(logs) for line in _lines(log)):
+    runs = {request.out, *(log.parent for log in request.out.parent.glob(f"*/{run_log.FILE}"))}
+    for line in (line for run in sorted(runs) for line in run_log.read(run)):
         try:
-            if (line["device"], line["host"]) == (device, host) and line["images"] > 0:
+            if (line["status"], line["device"], line["host"]) == ("done", device, host) and line["images"] > 0:
                 rate = rates.setdefault(line["method"], _Rate())
                 rate.images += line["images"]
                 rate.total += line["seconds_predict"]
@@ -167,18 +166,6 @@ def _rates(request: Request) -> dict[str, _Rate]:
         except (KeyError, TypeError):  # of an earlier version, or damaged
             continue
     return rates
-
-
-def _lines(log: Path) -> Iterator[dict[str, Any]]:
-    try:
-        texts = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return
-    for text in texts:
-        try:
-            yield json.loads(text)
-        except ValueError:
-            continue
 
 
 def _temporary(cells: list[Cell], rates: dict[str, _Rate]) -> int:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from zsadbench.records.results import Record
+
+
+class Recorded(NamedTuple):
+    """The record of a cell as it was just written, and what the cell took."""
+
+    record: Record
+    seconds: float  # to predict and to evaluate; passes that methods share count for the one that needed them first
 
 
 class Progress(Protocol):
@@ -16,7 +23,10 @@ class Progress(Protocol):
     def step(self, label: str, images: int) -> None:
         """Report that `images` more predictions are done, and on what."""
 
-    def finish_cell(self, record: Record) -> None:
+    def skip(self, images: int) -> None:
+        """Report that `images` of the announced predictions will not be made."""
+
+    def finish_cell(self, recorded: Recorded) -> None:
         """Report that a cell has been recorded."""
 
 
@@ -29,5 +39,8 @@ class Silent:
     def step(self, label: str, images: int) -> None:
         """Show nothing."""
 
-    def finish_cell(self, record: Record) -> None:
+    def skip(self, images: int) -> None:
+        """Show nothing."""
+
+    def finish_cell(self, recorded: Recorded) -> None:
         """Show nothing."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
+from typing import Any
 
 from zsadbench import methods
 from zsadbench.errors import NeedsCheckpoint, NotPossible, ZsadError
 from zsadbench.methods import Method, TrainableMethod
+from zsadbench.records import run_log
 from zsadbench.records.results import Record
 from zsadbench.running.evaluation import Evaluation
 from zsadbench.running.plan import Cell
@@ -81,25 +82,28 @@ def failure(cell: Cell, problem: ZsadError) -> Record:
     )
 
 
-def log(cell: Cell, seconds: float, parked: tuple[int, int], request: Request) -> None:
+def log(
+    cell: Cell, record: Record, request: Request, seconds: tuple[float, float], parked: tuple[int, int] = (0, 0)
+) -> None:
     """Append what must not be in a record, because it differs from run to run: when, how long, and how much disk.
 
-    parked: bytes of the cell's maps that were on disk meanwhile, and of features, which cells of a category share.
+    seconds: to predict and to evaluate. parked: bytes of the cell's maps that were on disk meanwhile, and of features,
+    which cells of a category share.
     """
-    line = {
+    line: dict[str, Any] = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "dataset": cell.dataset.name,
         "method": cell.planned.name,
         "category": cell.category.name,
+        "status": record.status,
         "images": len(cell.samples),
-        "seconds_predict": round(seconds, 4),
+        "seconds_predict": round(seconds[0], 4),
+        "seconds_evaluate": round(seconds[1], 4),
         "device": device_name(request.device),
         "host": platform.node(),
         "bytes_maps": parked[0],
         "bytes_features": parked[1],
     }
-    try:
-        with (request.out / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-    except OSError as error:
-        raise files.unwritable(request.out / "log.jsonl", error) from error
+    if record.status != "done":
+        line["reason"] = record.reason
+    run_log.append(request.out, line)

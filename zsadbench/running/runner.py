@@ -25,7 +25,7 @@ from zsadbench.running.cells import CellRun, conclude, make_store, save_failure
 from zsadbench.running.evaluation import GroundTruth
 from zsadbench.running.isolation import Disturbed, Load, Roster, load_chosen
 from zsadbench.running.plan import Cell, Plan
-from zsadbench.running.progress import Progress
+from zsadbench.running.progress import Progress, Recorded
 from zsadbench.running.request import Request
 from zsadbench.support import files
 from zsadbench.support.calls import Harm
@@ -94,9 +94,9 @@ def run_cells(plan: Plan, request: Request, progress: Progress, load: Load) -> S
     with ThreadPoolExecutor(DECODERS) as pool, ThreadPoolExecutor(EVALUATORS) as evaluators, torch.inference_mode():
         work = _Work(request, progress, pool, evaluators, request.store())
         parts = (part for group in plan.groups for part in _run_group(group, load, work))
-        for record in _one_behind(parts, work):
-            summary.add(record)
-            progress.finish_cell(record)
+        for recorded in _one_behind(parts, work):
+            summary.add(recorded.record)
+            progress.finish_cell(recorded)
     return summary
 
 
@@ -111,21 +111,26 @@ class _Work:
     store: Store | None  # of images and passes of earlier runs
     disturbances: int = 0  # how often a method changed what others use, settings of the process perhaps
 
-    def record(self, action: Callable[[], Record]) -> _Recording:
+    def record(self, action: Callable[[], Recorded]) -> _Recording:
         """Start to measure and record a cell."""
         return _Recording(action, self.evaluators.submit(action), self.disturbances)
 
-    def recorded(self, one: _Recording) -> Record:
+    def fail(self, cell: Cell, problem: ZsadError) -> _Recording:
+        """Start to record why a cell is not predicted."""
+        self.progress.skip(len(cell.samples))
+        return self.record(partial(save_failure, cell, problem, self.request))
+
+    def recorded(self, one: _Recording) -> Recorded:
         """Return the record; one that was made while a method changed something is made again."""
-        record = one.future.result()
-        return record if one.disturbances == self.disturbances else one.action()
+        recorded = one.future.result()
+        return recorded if one.disturbances == self.disturbances else one.action()
 
 
 class _Recording(NamedTuple):
     """A record that is being made."""
 
-    action: Callable[[], Record]
-    future: Future[Record]
+    action: Callable[[], Recorded]
+    future: Future[Recorded]
     disturbances: int  # when it was begun
 
 
@@ -136,7 +141,7 @@ class _Part(NamedTuple):
     resources: ExitStack
 
 
-def _one_behind(parts: Iterator[_Part], work: _Work) -> Iterator[Record]:
+def _one_behind(parts: Iterator[_Part], work: _Work) -> Iterator[Recorded]:
     """Yield the records of each part while the next one is predicted, so that only two hold anything."""
     before: _Part | None = None
     for part in parts:
@@ -147,7 +152,7 @@ def _one_behind(parts: Iterator[_Part], work: _Work) -> Iterator[Record]:
         yield from _records(before, work)
 
 
-def _records(part: _Part, work: _Work) -> Iterator[Record]:
+def _records(part: _Part, work: _Work) -> Iterator[Recorded]:
     with part.resources:
         yield from map(work.recorded, part.recordings)
 
@@ -185,7 +190,7 @@ def _able(
         method = roster.ready[cell.planned.name]
         problem = method if isinstance(method, ZsadError) else cell.problem or _leak(cell, method, work.request)
         if problem is not None:
-            recordings.append(work.record(partial(save_failure, cell, problem, work.request)))
+            recordings.append(work.fail(cell, problem))
         elif isinstance(method, Method):
             able.append((cell, method))
     return able
@@ -204,7 +209,7 @@ def _run_shared(cells: Sequence[Cell], roster: Roster, work: _Work, part: _Part)
             spill.close()
             work.disturbances += 1
             guilty = [end.cell] if end.cell is not None else list(cells) if closely else []
-            part.recordings.extend(work.record(partial(save_failure, cell, end.problem, request)) for cell in guilty)
+            part.recordings.extend(work.fail(cell, end.problem) for cell in guilty)
             cells = [cell for cell, _ in members if not any(cell is one for one in guilty)]
             closely = not guilty
             roster.renew()

@@ -137,6 +137,23 @@ class _Part:
             self._lock = None
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file that other processes may add lines to at the same time. Raises RecordError.
+
+    A line that a killed process has left unfinished ends before this one begins.
+    """
+    try:
+        with path.open("a+b") as file:
+            _lock(file.fileno(), wait=True)
+            end = file.seek(0, os.SEEK_END)
+            if end:
+                file.seek(end - 1)
+            torn = end > 0 and file.read(1) != b"\n"
+            file.write((b"\n" if torn else b"") + line.encode() + b"\n")
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
 def sweep(folder: Path, *below: str) -> None:
     """Remove what writers that died have left in a folder: those of this machine at once, of others after a day.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from zsadbench.errors import UsageError
 from zsadbench.support import variants
@@ -29,6 +29,43 @@ def names_of(names: str | Sequence[str], option: str) -> tuple[str, ...]:
 def printable(text: str) -> str:
     r"""Return a text in which characters that command a terminal are spelt out, as in "\x1b"; lines and tabs stay."""
     return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
+
+
+def first_sentence(text: str) -> str:
+    """Return a text up to its first full stop before another sentence."""
+    return re.split(r"(?<=[.!?])\s+(?=[A-Z])", text, maxsplit=1)[0]
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: "0.4 s", "12 s", "4 m 05 s", "1 h 02 m", "2 d 03 h"."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours:02} h"
+    if hours:
+        return f"{hours} h {minutes:02} m"
+    return f"{minutes} m {seconds:02} s" if minutes else f"{seconds} s"
+
+
+def grouped(told: Iterable[tuple[str, str]]) -> list[tuple[list[str], str]]:
+    """Return what is said of several methods, (name, sentence) each, with like sentences once: (names, sentence).
+
+    Sentences that differ in the method's name alone, or in a checkpoint folder that begins with it, get METHOD in its
+    place; one that a single method has stays as it is.
+    """
+    found: dict[str, dict[str, str]] = {}  # the sentence with METHOD -> name -> its own sentence
+    for name, sentence in told:
+        found.setdefault(_without_name(sentence, name), {}).setdefault(name, sentence)
+    return [([*own], common if len(own) > 1 else next(iter(own.values()))) for common, own in found.items()]
+
+
+def _without_name(sentence: str, name: str) -> str:
+    names = sorted({name, variants.base_of(name), variants.stem_of(name)}, key=len, reverse=True)
+    either = "|".join(map(re.escape, names))
+    return re.sub(rf"(?<![\w.])(?:{either})(?:-[0-9a-f]{{8}}(?:-seed\d+)?)?(?![\w\[]|\.\w)", "METHOD", sentence)
 
 
 def no_formula(text: str) -> str:

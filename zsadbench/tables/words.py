@@ -10,6 +10,7 @@ from zsadbench.metrics import Column
 from zsadbench.records.published import Library
 from zsadbench.records.results import MEAN, Record
 from zsadbench.support import variants
+from zsadbench.support.texts import grouped
 from zsadbench.tables import data_notes
 from zsadbench.tables.sheet import DAGGER, DASH, DOUBLE_DAGGER
 
@@ -62,7 +63,7 @@ def marks(line: Line) -> list[str]:
 
 
 def notes_below(table: Table, records: Iterable[Record]) -> list[str]:
-    """Return one sentence per reason why cells of a table's dataset have no numbers, or none of the newest attempt."""
+    """Return why cells of a table's dataset have no numbers, or none of the newest attempt: each reason once."""
     reasons: dict[tuple[str, str, str], dict[str, None]] = {}
     for record in records:
         if record.dataset == table.dataset and (record.status != "done" or record.failure is not None):
@@ -70,7 +71,14 @@ def notes_below(table: Table, records: Iterable[Record]) -> list[str]:
             status = newer if record.failure is not None else STATUSES[record.status]
             reason = record.method, status, record.failure or _reason(record)
             reasons.setdefault(reason, {})[record.category] = None
-    return [f"{method} on {', '.join(found)}: {status}. {error}" for (method, status, error), found in reasons.items()]
+    alike: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for (method, status, error), found in reasons.items():
+        alike.setdefault((", ".join(found), status), []).append((method, error))
+    return [
+        f"{', '.join(methods)} on {where}: {status}. {error}"
+        for (where, status), told in alike.items()
+        for methods, error in grouped(told)
+    ]
 
 
 def _reason(record: Record) -> str:

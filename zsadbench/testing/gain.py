@@ -14,7 +14,7 @@ from zsadbench.protocol import EvaluationProtocol
 from zsadbench.records.results import Record
 from zsadbench.running import runner
 from zsadbench.running.plan import make_plan
-from zsadbench.running.progress import Silent
+from zsadbench.running.progress import Recorded, Silent
 from zsadbench.running.request import Request
 from zsadbench.support import files
 from zsadbench.training import checkpoints, cross_dataset, loop
@@ -150,6 +150,6 @@ class _Cells(Silent):
     def __init__(self) -> None:
         self.records: list[Record] = []
 
-    def finish_cell(self, record: Record) -> None:
+    def finish_cell(self, recorded: Recorded) -> None:
         """Keep the record."""
-        self.records.append(record)
+        self.records.append(recorded.record)
