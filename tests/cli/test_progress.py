@@ -21,8 +21,8 @@ REASON = (
 )
 
 
-def recorded(method, category, status="done", seconds=12.0, **fields):
-    return Recorded(Record(method, "mvtec", category, status, **fields), seconds)
+def recorded(method, category, status="done", seconds=12.0, seed=0, **fields):
+    return Recorded(Record(method, "mvtec", category, status, **fields), seconds, seed)
 
 
 def failed(method, category):
@@ -52,11 +52,11 @@ def test_without_a_terminal_each_cell_is_one_line_with_the_time_that_the_images_
     progress.finish_cell(failed("april_gan", "bottle"))
     clock[0] = 1100.0
     progress.step("mvtec/cable", 100)
-    progress.finish_cell(recorded("winclip", "cable", seconds=0.31, image={"auroc": None}))
+    progress.finish_cell(recorded("winclip", "cable", seconds=0.31, seed=1, image={"auroc": None}))
     assert text.getvalue().splitlines() == [
         "[1/3] mvtec/bottle winclip  image 91.2  pixel 88.1  12 s, 48 m 20 s left",
         "[2/3] mvtec/bottle april_gan  needs a checkpoint: april_gan needs trained weights; none are there.",
-        "[3/3] mvtec/cable winclip  image –  pixel –  0.3 s",
+        "[3/3] mvtec/cable winclip, seed 1  image –  pixel –  0.3 s",
     ]
 
 

@@ -50,6 +50,7 @@ class ConsoleProgress:
         self._said: set[str] = set()
         self._cells = self._finished = 0
         self._left = self._predicted = 0  # images
+        self._seed = 0  # of the first cell: of several seeds, the others are named
         self._began = time.monotonic()
         self._unfinished: list[tuple[str, str]] = []  # method, why a cell of it has no numbers
 
@@ -79,7 +80,9 @@ class ConsoleProgress:
             self._unfinished.append((record.method, record.reason))
         if self._quiet:
             return
-        cell = f"{record.dataset}/{record.category} {record.method}  "
+        self._seed = recorded.seed if self._finished == 1 else self._seed
+        other = f", seed {recorded.seed}" if recorded.seed != self._seed else ""
+        cell = f"{record.dataset}/{record.category} {record.method}{other}  "
         if record.status != "done":
             cell += f"{STATUSES[record.status]}: {first_sentence(record.reason)}"
         if self._in_lines:

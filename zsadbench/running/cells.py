@@ -146,7 +146,7 @@ def conclude(cell_run: CellRun, truth: GroundTruth, request: Request) -> Recorde
     if isinstance(record, ZsadError):
         return save_failure(cell, record, request, predicting, evaluating)
     recording.log(cell, record, request, (predicting, evaluating), cell_run.parked)
-    return Recorded(record, predicting + evaluating)
+    return Recorded(record, predicting + evaluating, request.protocol.seed)
 
 
 def _commit(cell: Cell, record: Record, beside: dict[str, bytes], request: Request) -> Record | ZsadError:
@@ -193,4 +193,4 @@ def save_failure(
     with files.locked(cell.path(request.out).parent):
         results.save_failure(request.out, record)
     recording.log(cell, record, request, (predicting, evaluating))
-    return Recorded(record, predicting + evaluating)
+    return Recorded(record, predicting + evaluating, request.protocol.seed)

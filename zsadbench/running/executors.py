@@ -47,7 +47,7 @@ def run(plan: Plan, request: Request, progress: Progress, backend: Backend | Non
     runner.tidy(plan, request)
     summary = Summary(plan.cells, skipped=len(plan.done))
     left = {_key(cell): cell for group in plan.groups for cell in group}
-    progress.begin(plan.cells, sum(len(cell.samples) for cell in left.values()))
+    progress.begin(plan.cells, plan.images)
     tries = 0
     try:
         while left:
@@ -119,7 +119,9 @@ def _work(pickled: bytes, folders: Sequence[Path], local: bool) -> tuple[list[Re
     check_code(cells)
     request = replace(request, device=own_device(request.device))
     left = tuple(cell for cell in cells if not standing(cell, request).done)
-    finished = [Recorded(results.load(cell.path(request.out)), 0.0) for cell in cells if cell not in left]
+    finished = [
+        Recorded(results.load(cell.path(request.out)), 0.0, request.protocol.seed) for cell in cells if cell not in left
+    ]
     watch = _Collector()
     with warnings.catch_warnings(record=True) as caught:
         runner.run_cells(Plan((left,) if left else (), (), Resolved([], {}), {}), request, watch, _keep_encoder)

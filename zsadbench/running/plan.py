@@ -116,6 +116,11 @@ class Plan:
         return sum(len(group) for group in self.groups)
 
     @property
+    def images(self) -> int:
+        """How many predictions of an image they are."""
+        return sum(len(cell.samples) for group in self.groups for cell in group)
+
+    @property
     def trainings(self) -> list[Training]:
         """What must be trained before the cells can run, each training once."""
         found: dict[Path, Training] = {}

@@ -12,6 +12,7 @@ class Recorded(NamedTuple):
 
     record: Record
     seconds: float  # to predict and to evaluate; passes that methods share count for the one that needed them first
+    seed: int  # of the protocol
 
 
 class Progress(Protocol):
@@ -44,3 +45,26 @@ class Silent:
 
     def finish_cell(self, recorded: Recorded) -> None:
         """Show nothing."""
+
+
+class Relay:
+    """A Progress that tells another one, for those that add to what is told or leave something out."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def begin(self, cells: int, images: int) -> None:
+        """Pass it on."""
+        self._progress.begin(cells, images)
+
+    def step(self, label: str, images: int) -> None:
+        """Pass it on."""
+        self._progress.step(label, images)
+
+    def skip(self, images: int) -> None:
+        """Pass it on."""
+        self._progress.skip(images)
+
+    def finish_cell(self, recorded: Recorded) -> None:
+        """Pass it on."""
+        self._progress.finish_cell(recorded)

@@ -90,7 +90,7 @@ def run(plan: Plan, request: Request, progress: Progress) -> Summary:
 def run_cells(plan: Plan, request: Request, progress: Progress, load: Load) -> Summary:
     """Run every cell of the plan; `load` is for a process that keeps encoders between runs. Raises as `run`."""
     summary = Summary(plan.cells, skipped=len(plan.done))
-    progress.begin(plan.cells, sum(len(cell.samples) for group in plan.groups for cell in group))
+    progress.begin(plan.cells, plan.images)
     with ThreadPoolExecutor(DECODERS) as pool, ThreadPoolExecutor(EVALUATORS) as evaluators, torch.inference_mode():
         work = _Work(request, progress, pool, evaluators, request.store())
         parts = (part for group in plan.groups for part in _run_group(group, load, work))

@@ -17,7 +17,7 @@ from zsadbench.records import places, results
 from zsadbench.running import executors
 from zsadbench.running.backends import Backend
 from zsadbench.running.plan import Plan, PlannedMethod, Resolved, make_plan, shots
-from zsadbench.running.progress import Progress
+from zsadbench.running.progress import Progress, Relay
 from zsadbench.running.request import Request
 from zsadbench.running.runner import Summary
 from zsadbench.support import variants
@@ -57,14 +57,22 @@ def make_plans(
 def run(runs: Sequence[SeedRun], progress: Progress, backend: Backend | None) -> Summary:
     """Run plans one after another; returns how they ended, all together. Raises as `executors.run`."""
     whole = Summary(planned=0, skipped=0)
+    progress.begin(sum(one.plan.cells for one in runs), sum(one.plan.images for one in runs))
     for one in runs:
-        summary = executors.run(one.plan, one.request, progress, backend)
+        summary = executors.run(one.plan, one.request, _OfSeed(progress), backend)
         whole.planned += summary.planned
         whole.skipped += summary.skipped
         whole.done += summary.done
         for status, count in summary.counts.items():
             whole.counts[status] = whole.counts.get(status, 0) + count
     return whole
+
+
+class _OfSeed(Relay):
+    """A Progress of one of several runs, which were announced together."""
+
+    def begin(self, cells: int, images: int) -> None:
+        """Announce nothing."""
 
 
 def _varying(plan: Plan, request: Request, first: Plan) -> Plan:
