@@ -127,6 +127,8 @@ def test_it_is_readable(mvtec_tree, finished):
 
 
 def test_a_damaged_log_is_no_reason_to_fail(mvtec_tree, tmp_path):
-    (tmp_path / "log.jsonl").write_bytes(b'\xff\n[]\n"x"\n{"device": 1}\n{"images": 0}\n')
-    request = make_request(methods="constant", datasets=f"mvtec={mvtec_tree / 'mvtec'}", out=tmp_path, device="cpu")
+    out = tmp_path / "out"  # runs of other tests lie beside tmp_path
+    out.mkdir()
+    (out / "log.jsonl").write_bytes(b'\xff\n[]\n"x"\n{"device": 1}\n{"images": 0}\n')
+    request = make_request(methods="constant", datasets=f"mvtec={mvtec_tree / 'mvtec'}", out=out, device="cpu")
     assert forecast.of(make_plan(request), request).seconds is None
