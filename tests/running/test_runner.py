@@ -275,10 +275,10 @@ def test_few_shot_references_are_recorded_and_too_few_are_not_possible(tmp_path)
 def test_a_disk_that_is_full_stops_the_run_and_keeps_what_is_finished(mvtec_tree, tmp_path, toys, monkeypatch):
     original = files.write_together
 
-    def full(contents, stale=()):
+    def full(contents, stale=(), **how):
         if any("grid" in path.name for path in contents):
             raise RecordError("grid could not be written: No space left on device.")
-        original(contents, stale)
+        original(contents, stale, **how)
 
     monkeypatch.setattr(files, "write_together", full)
     with pytest.raises(RecordError, match="grid"):
