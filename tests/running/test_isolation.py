@@ -4,6 +4,7 @@ from pathlib import Path
 
 import misbehaving
 import pytest
+from commands import zsadbench
 from misbehaving import ALL, CHANGES, ENDS, GOOD, HARMLESS, RETURNS, SLOW
 
 from zsadbench import datasets, methods
@@ -97,3 +98,24 @@ def test_a_call_that_takes_too_long_is_given_up_and_the_run_goes_on(name, mvtec_
     assert summary.counts == {"done": 4, "failed": 2}
     assert files(tmp_path) == files(alone), "a limit of time changes no number"
     assert SLOW[name].words in results.load(tmp_path / f"mvtec/{name}/bottle.json").reason
+
+
+def test_a_limit_of_time_on_the_command_line_fails_the_sleeping_method_in_a_sentence(catalogue, tmp_path):
+    done = zsadbench(
+        "run", "--methods", "calm,sleeps,calm_all", "--categories", "wood", "--limit", 2, "--timeout-per-batch", 0.5,
+        "--plugins", catalogue, "--out", tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "Finished: 2 done, 1 failed, 0 skipped." in done.stderr
+    assert "demo sleeps: failed: method sleeps took longer than the 0.5 s" in done.stderr
+    table = zsadbench("table", tmp_path).stdout
+    rows = {line.split()[1]: line for line in table.splitlines() if line.startswith("| ")}
+    assert " failed |" in rows["sleeps"] and "- sleeps on wood: failed. method sleeps took longer" in table
+    assert all("failed" not in rows[name] and "." in rows[name] for name in ("calm", "calm_all"))
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
+def test_a_limit_of_time_is_a_number_of_seconds(seconds, tmp_path):
+    done = zsadbench("run", "--methods", "constant", "--timeout-per-batch", seconds, "--out", tmp_path / "out")
+    assert done.returncode == 2 and not (tmp_path / "out").exists()
+    assert done.stderr == (f"Error: --timeout-per-batch {seconds}: expected a number of seconds above 0, e.g. 60.\n")

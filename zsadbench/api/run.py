@@ -42,6 +42,7 @@ def evaluate(
     executor: str = "",
     cache: str | Path | None = None,
     cache_limit: str | int | None = None,
+    timeout_per_batch: float | None = None,
     plugins: Sequence[str | Path] = (),
     spec: str | Path | None = None,
     **protocol: Any,
@@ -53,7 +54,8 @@ def evaluate(
     file. checkpoints: method -> trained weights. options: "METHOD.OPTION" -> value. sweep: "METHOD.OPTION" ->
     several values: the method runs with each of them, as variants such as "fiseclip[lambda_=1.05]". device: "auto",
     "cpu", "cuda", "cuda:N". cache: a folder that keeps decoded images and encoder passes for later runs, up to
-    cache_limit such as "50GB". seeds: several numbers; what a seed varies runs with each. spec: a TOML file with the
+    cache_limit such as "50GB". timeout_per_batch: seconds; a cell of a method fails when one of its calls takes longer.
+    seeds: several numbers; what a seed varies runs with each. spec: a TOML file with the
     options of `zsadbench run`, such as the `spec.toml` of a run; arguments that are not their defaults win over it.
     protocol: fields of `zsadbench.protocol.EvaluationProtocol`, such as limit=4 or seed=1.
 
@@ -78,7 +80,8 @@ def evaluate(
         "methods": methods, "datasets": datasets, "data-root": root, "encoder": encoder, "weights": weights or {},
         "checkpoint": checkpoints or {}, "checkpoints": checkpoint_folder, "no-train": not train, "set": options or {},
         "sweep": sweep or {}, "seeds": seeds, "categories": categories, "device": device, "allow-leak": allow_leak,
-        "fail-fast": fail_fast, "save-maps": save_maps, "cache": cache, "cache-limit": cache_limit, "plugins": plugins,
+        "fail-fast": fail_fast, "save-maps": save_maps, "cache": cache, "cache-limit": cache_limit,
+        "timeout-per-batch": timeout_per_batch, "plugins": plugins,
         **{name.replace("_", "-"): value for name, value in protocol.items()},
     }  # fmt: skip
     if spec is not None:

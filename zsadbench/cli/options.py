@@ -15,35 +15,46 @@ from zsadbench.support.texts import printable
 
 DEFAULT_RUN = Path("runs/default")
 
+METHODS, DATA, ENCODER = "Methods", "Data", "Encoder"  # the panels of --help
+PROTOCOL, EXECUTION, OUTPUT = "Protocol", "Execution", "Output"
+
+
+def option(panel: str, metavar: str, told: str, *names: str, **more: Any) -> Any:
+    """Return an option of a command, as typer takes it. metavar: what its value is called, "" for a switch."""
+    return typer.Option(*names, rich_help_panel=panel, metavar=metavar, help=told, **more)
+
+
 DataRoot = Annotated[
-    Path | None, typer.Option("--data-root", envvar="ZSADBENCH_DATA", help="Folder with one folder a dataset.")
+    Path | None, option(DATA, "DIR", "Folder with one folder a dataset.", "--data-root", envvar="ZSADBENCH_DATA")
 ]
 Plugins = Annotated[
     list[Path] | None,
-    typer.Option("--plugins", help="Folder with methods/*.py or datasets/*.py of your own; may be repeated."),
+    option(EXECUTION, "DIR", "Folder with methods/ or datasets/ of your own; may be repeated.", "--plugins"),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress: neither bars nor a line a cell.")]
-Encoder = Annotated[str | None, typer.Option(help="Encoder SPEC for every method, e.g. open_clip:NAME/TAG.")]
-Weights = Annotated[list[str] | None, typer.Option(help="SPEC=PATH of weights, or a folder of them; may be repeated.")]
-Checkpoints = Annotated[
-    Path, typer.Option(help="Folder where our own checkpoints are looked for, and trained if they are missing.")
+AsJson = Annotated[bool, option(OUTPUT, "", "Print JSON for scripts.", "--json")]
+Quiet = Annotated[bool, option(OUTPUT, "", "No progress: neither bars nor a line a cell.", "--quiet", "-q")]
+Encoder = Annotated[str | None, option(ENCODER, "SPEC", "For every method, e.g. open_clip:NAME/TAG.")]
+Weights = Annotated[
+    list[str] | None, option(ENCODER, "SPEC=PATH", "A weights file, or a folder of them; may be repeated.")
 ]
-NoTrain = Annotated[bool, typer.Option("--no-train", help="Train nothing that is missing there.")]
-Categories = Annotated[str, typer.Option(help="Only these categories, separated by commas.")]
+Precision = Annotated[str, option(ENCODER, "NAME", "fp32, bf16 or fp16 passes.")]
+Checkpoints = Annotated[Path, option(METHODS, "DIR", "Where our own checkpoints are, or are trained if missing.")]
+NoTrain = Annotated[bool, option(METHODS, "", "Train nothing that is missing there.", "--no-train")]
+Set = Annotated[list[str] | None, option(METHODS, "M.FIELD=VALUE", "Change an option; may be repeated.", "--set")]
+Categories = Annotated[str, option(DATA, "NAMES", "Only these, separated by commas.")]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace finished cells of other options or another protocol.")
+    bool, option(OUTPUT, "", "Replace finished cells of other options or another protocol.", "--overwrite")
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="Images a category, drawn stratified by defect.")]
+Limit = Annotated[int | None, option(DATA, "N", "Images a category, drawn stratified by defect.", min=1)]
 Cache = Annotated[
     Path | None,
-    typer.Option(help="Keep decoded images and encoder passes here between runs; also the variable ZSADBENCH_CACHE."),
+    option(EXECUTION, "DIR", "Keep images and encoder passes for later runs; also ZSADBENCH_CACHE."),
 ]
 CacheLimit = Annotated[
     str | None,
-    typer.Option(help="What may be kept, e.g. 200GB; what was not used longest leaves first.  [default: 50GB]"),
+    option(EXECUTION, "SIZE", "What may be kept; what was not used longest leaves first.  [default: 50GB]"),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, option(EXECUTION, "NAME", "auto, cpu, cuda or cuda:N.")]
 
 
 def say(text: str) -> None:

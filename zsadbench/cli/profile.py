@@ -9,13 +9,20 @@ import typer
 
 from zsadbench.cli.options import (
     DEFAULT_RUN,
+    ENCODER,
+    EXECUTION,
+    METHODS,
+    OUTPUT,
     Device,
     Encoder,
     Plugins,
+    Precision,
     Quiet,
+    Set,
     Weights,
     add_plugins,
     changes_of,
+    option,
     say,
     say_encoder,
     show,
@@ -26,37 +33,38 @@ from zsadbench.records.efficiency import VISA_IMAGES, EfficiencyRecord, ProfileO
 from zsadbench.support.texts import names_of
 
 DEFAULT = ProfileOptions()
+MEASUREMENT = "Measurement"  # a panel of --help
 
 
 def profile(
-    methods: Annotated[str, typer.Option(help='"all", or names like winclip,april_gan.visa.')],
-    dataset: Annotated[
-        str, typer.Option(help="Take the presets and the encoder that a run on this dataset would take.")
-    ] = "",
-    train: Annotated[bool, typer.Option("--train", help="Measure training steps of trained methods too.")] = False,
-    out: Annotated[Path, typer.Option(help="Run folder; records go to its folder efficiency.")] = DEFAULT_RUN,
+    methods: Annotated[str, option(METHODS, "NAMES", '"all", or names like winclip,april_gan.visa.')],
+    dataset: Annotated[str, option(METHODS, "NAME", "Presets and encoder as a run on it takes them.")] = "",
+    set_: Set = None,
     encoder: Encoder = None,
     weights: Weights = None,
     random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="For encoders that would be downloaded; marked in every table.")
+        bool, option(ENCODER, "", "For encoders that would be downloaded; marked in tables.", "--random-weights")
     ] = False,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="METHOD.FIELD=VALUE; may be repeated.")] = None,
-    device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16 encoder passes.")] = "fp32",
-    threads: Annotated[int | None, typer.Option(min=1, help="On the CPU; by default torch's.")] = None,
+    precision: Precision = "fp32",
     batches: Annotated[
-        str, typer.Option(help="Batch sizes, tried until one is no faster; the first is the latency's.")
+        str, option(MEASUREMENT, "N,N,...", "Tried until one is no faster; the first is the latency's.")
     ] = (",".join(map(str, DEFAULT.batches))),
     category_images: Annotated[
-        int, typer.Option(min=2, help="For methods that see a whole category: their cost an image grows with it.")
+        int, option(MEASUREMENT, "N", "For methods that see a category: their cost grows with it.", min=2)
     ] = DEFAULT.category_images,
-    warmup: Annotated[int, typer.Option(min=0, help="Passes that are not measured.")] = DEFAULT.warmup,
-    repeat: Annotated[int, typer.Option(min=1, help="Passes that are measured.")] = DEFAULT.repeat,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps that are measured.")] = DEFAULT.steps,
+    warmup: Annotated[int, option(MEASUREMENT, "N", "Passes that are not measured.", min=0)] = DEFAULT.warmup,
+    repeat: Annotated[int, option(MEASUREMENT, "N", "Passes that are measured.", min=1)] = DEFAULT.repeat,
+    train: Annotated[
+        bool, option(MEASUREMENT, "", "Measure training steps of trained methods too.", "--train")
+    ] = False,
+    steps: Annotated[int, option(MEASUREMENT, "N", "Training steps that are measured.", min=1)] = DEFAULT.steps,
     epoch_images: Annotated[
-        int, typer.Option(min=1, help="Images of an epoch; by default VisA's test split.")
+        int, option(MEASUREMENT, "N", "Images of an epoch; by default VisA's test split.", min=1)
     ] = VISA_IMAGES,
+    device: Device = "auto",
+    threads: Annotated[int | None, option(EXECUTION, "N", "On the CPU; by default torch's.", min=1)] = None,
     plugins: Plugins = None,
+    out: Annotated[Path, option(OUTPUT, "DIR", "Run folder; records go to its folder efficiency.")] = DEFAULT_RUN,
     quiet: Quiet = False,
 ) -> None:
     """Measure latency, throughput, memory, parameters and FLOPs of methods, and what training them costs."""

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zsadbench.cli.options import (
+    DATA,
     DEFAULT_RUN,
+    EXECUTION,
+    METHODS,
+    OUTPUT,
+    PROTOCOL,
     AsJson,
     Cache,
     CacheLimit,
@@ -22,12 +27,15 @@ from zsadbench.cli.options import (
     NoTrain,
     Overwrite,
     Plugins,
+    Precision,
     Quiet,
+    Set,
     Weights,
     add_plugins,
     changes_of,
     checkpoints_of,
     from_spec,
+    option,
     say,
     say_encoder,
     show,
@@ -43,58 +51,64 @@ if TYPE_CHECKING:
 
 def run(
     ctx: typer.Context,
-    methods: Annotated[str, typer.Option(help='"all", or names like winclip,april_gan.visa.')] = "all",
-    datasets: Annotated[
-        str, typer.Option(help="Names like mvtec,visa, or NAME=FOLDER; a comma inside a path is written \\,.")
-    ] = "demo",
-    data_root: DataRoot = None,
-    out: Annotated[Path, typer.Option(help="Where records go; an existing run is resumed.")] = DEFAULT_RUN,
-    encoder: Encoder = None,
-    weights: Weights = None,
-    checkpoint: Annotated[
+    methods: Annotated[str, option(METHODS, "NAMES", '"all", or names like winclip,april_gan.visa.')] = "all",
+    set_: Set = None,
+    sweep: Annotated[
         list[str] | None,
-        typer.Option(help="METHOD=PATH of trained weights: official files, or a folder of ours; may be repeated."),
+        option(METHODS, "M.FIELD=VALUES", "Run a variant with each of VALUE,VALUE,...; several multiply."),
+    ] = None,
+    checkpoint: Annotated[
+        list[str] | None, option(METHODS, "M=PATH", "Trained weights: official files, or a folder of ours.")
     ] = None,
     checkpoints: Checkpoints = CHECKPOINTS,
     no_train: NoTrain = False,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="METHOD.FIELD=VALUE; may be repeated.")] = None,
-    sweep: Annotated[
-        list[str] | None,
-        typer.Option(help="METHOD.FIELD=VALUE,VALUE,...: a variant of the method for each; several multiply."),
-    ] = None,
+    allow_leak: Annotated[
+        bool, option(METHODS, "", "Run checkpoints on data they were trained on, marked.", "--allow-leak")
+    ] = False,
+    datasets: Annotated[
+        str, option(DATA, "NAMES", "Like mvtec,visa, or NAME=FOLDER; a comma in a path is written \\,.")
+    ] = "demo",
+    data_root: DataRoot = None,
     categories: Categories = "",
     limit: Limit = None,
-    device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16 encoder passes.")] = "fp32",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images an encoder pass.")] = 8,
-    seed: Annotated[int, typer.Option(help="Draws the image order, --limit and few-shot references.")] = 0,
+    encoder: Encoder = None,
+    weights: Weights = None,
+    precision: Precision = "fp32",
+    seed: Annotated[int, option(PROTOCOL, "N", "Draws image order, --limit, few-shot references.")] = 0,
     seeds: Annotated[
-        str, typer.Option(help="Several, e.g. 0,1,2: what a seed varies runs, and trains, with each.")
+        str, option(PROTOCOL, "N,N,...", "Run, and train, what a seed varies with each; the rest once.")
     ] = "",
-    eval_size: Annotated[str, typer.Option(help='"input", "native" or the side of a square in pixels.')] = "input",
-    native_masks: Annotated[str, typer.Option(help="dataset: its own rule; gt0: any value above 0.")] = "dataset",
-    mask_rule: Annotated[str, typer.Option(help="bilinear_half, nearest, musc_mvtec or musc_visa.")] = "bilinear_half",
     order: Annotated[
-        str, typer.Option(help="shuffled or dataset: matters for methods that compare images.")
+        str, option(PROTOCOL, "NAME", "shuffled or dataset: for methods that compare images.")
     ] = "shuffled",
-    allow_leak: Annotated[bool, typer.Option(help="Run checkpoints on data they were trained on, marked.")] = False,
-    fail_fast: Annotated[bool, typer.Option(help="Stop at the first failed cell.")] = False,
-    save_maps: Annotated[
-        bool, typer.Option("--save-maps", help="Keep every map for `figure maps`: at most 131 kB an image and method.")
-    ] = False,
-    overwrite: Overwrite = False,
-    spec: Annotated[
-        Path | None, typer.Option(help="TOML file with options, such as RUN/spec.toml; those given beside it win.")
-    ] = None,
+    eval_size: Annotated[str, option(PROTOCOL, "SIZE", '"input", "native" or a side in pixels.')] = "input",
+    native_masks: Annotated[str, option(PROTOCOL, "RULE", "dataset: its own; gt0: any value above 0.")] = "dataset",
+    mask_rule: Annotated[
+        str, option(PROTOCOL, "RULE", "bilinear_half, nearest, musc_mvtec, musc_visa.")
+    ] = "bilinear_half",
+    device: Device = "auto",
+    batch_size: Annotated[int, option(EXECUTION, "N", "Images an encoder pass.", min=1)] = 8,
     executor: Annotated[
-        str, typer.Option(help="Where cells run: here, or loky:N, dask://HOST:PORT or ray; results on a shared folder.")
+        str, option(EXECUTION, "PLACE", "Here, or loky:N, dask://HOST:PORT, ray; --out is then shared.")
     ] = "",
+    timeout_per_batch: Annotated[
+        str, option(EXECUTION, "SECONDS", "A method's cell fails when one of its calls takes longer.")
+    ] = "",
+    fail_fast: Annotated[bool, option(EXECUTION, "", "Stop at the first failed cell.", "--fail-fast")] = False,
     cache: Cache = None,
     cache_limit: CacheLimit = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would run and what it needs; write and download nothing.")
+        bool, option(EXECUTION, "", "Show what would run and what it needs; write nothing.", "--dry-run")
     ] = False,
     plugins: Plugins = None,
+    spec: Annotated[
+        Path | None, option(EXECUTION, "FILE", "Options from TOML, e.g. RUN/spec.toml; those typed win.")
+    ] = None,
+    out: Annotated[Path, option(OUTPUT, "DIR", "Where records go; an existing run is resumed.")] = DEFAULT_RUN,
+    overwrite: Overwrite = False,
+    save_maps: Annotated[
+        bool, option(OUTPUT, "", "Keep maps for `figure maps`: up to 131 kB an image and method.", "--save-maps")
+    ] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -129,6 +143,7 @@ def run(
         "allow-leak": allow_leak,
         "fail-fast": fail_fast,
         "save-maps": save_maps,
+        "timeout-per-batch": timeout_per_batch,
         "cache": cache,
         "cache-limit": cache_limit,
     }

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from zsadbench.cli.options import (
+    DATA,
+    OUTPUT,
     Cache,
     CacheLimit,
     Categories,
@@ -23,6 +25,7 @@ from zsadbench.cli.options import (
     Quiet,
     Weights,
     add_plugins,
+    option,
     say,
     say_encoder,
     show,
@@ -35,22 +38,22 @@ from zsadbench.errors import counted
 
 def study(
     name: Annotated[str, typer.Argument(help="A name of --list, or the path of a study file NAME.toml.")] = "",
-    list_: Annotated[bool, typer.Option("--list", help="List the studies that ship.")] = False,
-    datasets: Annotated[str, typer.Option(help="Other datasets than the paper's, e.g. demo.")] = "",
-    data_root: DataRoot = None,
-    out: Annotated[Path | None, typer.Option(help="Where records go; by default runs/studies/NAME.")] = None,
-    encoder: Encoder = None,
-    weights: Weights = None,
+    list_: Annotated[bool, typer.Option("--list", metavar="", help="List the studies that ship.")] = False,
     checkpoints: Checkpoints = CHECKPOINTS,
     no_train: NoTrain = False,
+    datasets: Annotated[str, option(DATA, "NAMES", "Others than the paper's, e.g. demo.")] = "",
+    data_root: DataRoot = None,
     categories: Categories = "",
     limit: Limit = None,
-    overwrite: Overwrite = False,
+    encoder: Encoder = None,
+    weights: Weights = None,
     device: Device = "auto",
-    format_: Annotated[TableFormat, typer.Option("--format", help="md, latex or csv.")] = TableFormat.md,
     cache: Cache = None,
     cache_limit: CacheLimit = None,
     plugins: Plugins = None,
+    out: Annotated[Path | None, option(OUTPUT, "DIR", "Where records go; by default runs/studies/NAME.")] = None,
+    overwrite: Overwrite = False,
+    format_: Annotated[TableFormat, option(OUTPUT, "FORMAT", "md, latex or csv.", "--format")] = TableFormat.md,
     quiet: Quiet = False,
 ) -> None:
     """Run a paper's ablation table and print measured beside published numbers; a killed study goes on likewise.

@@ -6,9 +6,10 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from zsadbench.cli.options import (
+    DATA,
+    METHODS,
+    OUTPUT,
     Cache,
     CacheLimit,
     DataRoot,
@@ -16,10 +17,13 @@ from zsadbench.cli.options import (
     Encoder,
     Limit,
     Plugins,
+    Precision,
     Quiet,
+    Set,
     Weights,
     add_plugins,
     changes_of,
+    option,
     say,
     say_encoder,
     weights_of,
@@ -35,18 +39,18 @@ CHECKPOINTS = Path("checkpoints")
 
 
 def train(
-    method: Annotated[str, typer.Option(help="A trained method, such as april_gan or april_gan.visa.")],
-    dataset: Annotated[str, typer.Option(help="Name, or NAME=FOLDER; its test split is trained on.")],
-    out: Annotated[Path, typer.Option(help="Folder of the checkpoint; an unfinished training there goes on.")],
+    method: Annotated[str, option(METHODS, "NAME", "A trained one, such as april_gan or april_gan.visa.")],
+    dataset: Annotated[str, option(DATA, "NAME", "Or NAME=FOLDER; its test split is trained on.")],
+    out: Annotated[Path, option(OUTPUT, "DIR", "The checkpoint's; an unfinished training goes on.")],
+    set_: Set = None,
+    epochs: Annotated[int | None, option(METHODS, "N", "Of every stage; otherwise the recipe's.", min=1)] = None,
+    seed: Annotated[int, option(METHODS, "N", "Draws initial weights, order, augmentation.")] = 0,
     data_root: DataRoot = None,
+    limit: Limit = None,
     encoder: Encoder = None,
     weights: Weights = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="METHOD.FIELD=VALUE; may be repeated.")] = None,
+    precision: Precision = "fp32",
     device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16 encoder passes.")] = "fp32",
-    seed: Annotated[int, typer.Option(help="Draws the initial weights, the order and the augmentation.")] = 0,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Of every stage; otherwise the recipe's.")] = None,
-    limit: Limit = None,
     cache: Cache = None,
     cache_limit: CacheLimit = None,
     plugins: Plugins = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -116,6 +117,7 @@ def make_request(
     protocol: Mapping[str, Any] | None = None,
     cache: str | Path | None = None,
     cache_limit: str | int | None = None,
+    timeout_per_batch: float | str | None = None,
     plugin_folders: Iterable[str | Path] = (),
     **switches: bool,
 ) -> Request:
@@ -128,7 +130,8 @@ def make_request(
     values or texts.
     Where every data set is the demo set, the demo's own encoder is chosen unless another one is named. cache: a folder
     that keeps images and encoder passes between runs, by default what ZSADBENCH_CACHE names; cache_limit: its size, a
-    number of bytes or a text such as "50GB", by default ZSADBENCH_CACHE_LIMIT. switches: the boolean fields of Request.
+    number of bytes or a text such as "50GB", by default ZSADBENCH_CACHE_LIMIT. timeout_per_batch: seconds above 0 that
+    a call of a method may take, a number or a text; None and "" are for ever. switches: the boolean fields of Request.
     Names may be in any spelling, and stand in the request as they are registered. Raises UsageError for what is empty,
     unknown or out of range. torch is not imported for it, nor is any method: whether this machine has the device is
     asked by `Request.on_device`.
@@ -164,8 +167,20 @@ def make_request(
         protocol=make_protocol(protocol or {}),
         cache=Path(kept).expanduser() if kept else None,
         cache_limit=parse_size(str(cache_limit or os.environ.get(CACHE_LIMIT) or LIMIT)),
+        timeout_per_batch=None if timeout_per_batch in (None, "") else _seconds(timeout_per_batch),
         **switches,
     )
+
+
+def _seconds(given: float | str) -> float:
+    """Return a number of seconds above 0. Raises UsageError."""
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < threading.TIMEOUT_MAX:  # what can be waited for; "nan" is refused too
+        raise UsageError(f"--timeout-per-batch {given}: expected a number of seconds above 0, e.g. 60.")
+    return seconds
 
 
 def make_train_request(
