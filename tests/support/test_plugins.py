@@ -151,11 +151,23 @@ def test_a_missing_package_is_named_with_its_install_command(user_folder):
 
 
 def test_a_module_of_ours_that_has_moved_is_not_to_be_installed(user_folder):
-    (user_folder / "methods" / "user_old.py").write_text("from zsadbench.preprocess import Preprocess\n" + METHOD)
+    (user_folder / "methods" / "user_old.py").write_text("from zsadbench.similarity import cosine\n" + METHOD)
     plugins.add_folder(user_folder)
-    with pytest.raises(PluginError, match=r"imports 'zsadbench\.preprocess'.*from zsadbench import") as caught:
+    with pytest.raises(PluginError, match=r"imports 'zsadbench\.similarity'.*from zsadbench import") as caught:
         methods.create("user_old")
     assert "pip" not in str(caught.value)
+
+
+def test_the_old_places_of_version_0_1_work_and_say_where_to_go(user_folder):
+    (user_folder / "methods" / "user_of_0_1.py").write_text("from zsadbench.preprocess import Preprocess\n" + METHOD)
+    plugins.add_folder(user_folder)
+    for module in ("zsadbench.preprocess", "zsadbench.plugins"):
+        sys.modules.pop(module, None)
+    with pytest.warns(FutureWarning, match="import Preprocess from zsadbench"):
+        methods.create("user_of_0_1")
+    with pytest.warns(FutureWarning, match=r"zsadbench\.support"):
+        from zsadbench.plugins import add_folder
+    assert add_folder is plugins.add_folder
 
 
 def test_an_exception_at_import_names_the_file(user_folder):
