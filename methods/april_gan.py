@@ -32,6 +32,7 @@ from zsadbench.errors import UsageError
 from zsadbench.methods import (
     Batch,
     EncoderConfig,
+    Final,
     MethodCard,
     Prediction,
     Scope,
@@ -107,8 +108,8 @@ class AprilGan(TrainableMethod):
         self.memory: tuple[Category, list[Tensor]] | None = None
 
     @property
-    def scope(self) -> Scope:
-        """The category where few-shot image scores are min-max normalised over it, else the image."""
+    def image_scope(self) -> Scope:
+        """The category where few-shot image scores are min-max scaled over it, else the image."""
         return "category" if self.shots and self.config.few_shot_score == "minmax" else "image"
 
     def new_module(self) -> StageLayers:
@@ -131,26 +132,26 @@ class AprilGan(TrainableMethod):
         self.memory = references.category, [unit(features.tokens(layer)).flatten(0, 1) for layer in self.layers]
 
     def predict(self, batch: Batch) -> Prediction:
-        """Score B images of one category: scores [B] in 0..1, maps [B, S, S].
+        """Return CLIP's abnormal probability and the map's maximum [B, 2], and maps [B, S, S].
 
-        Zero-shot, scores are CLIP's own and ignore the maps (§Image score), which are in 0..number of layers (§Map).
-        Few-shot, maps add the distances to the memories, and scores are the mean of CLIP's own and of the map's scaled
-        maximum.
+        Zero-shot, maps are in 0..number of layers (§Map). Few-shot, they add the distances to the memories.
         """
         text = self.text(batch.category)
-        parts = [self.score_part(part, text) for part in batch.split()]
-        scores, maps = (torch.cat(column) for column in zip(*parts, strict=True))
-        if self.shots:
-            scores = (scores + self.scaled_peak(maps)) / 2
-        return Prediction(scores, maps)
-
-    def score_part(self, batch: Batch, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Return CLIP's abnormal probability [B] and the map [B, S, S] of some images; text: unit rows [2, J]."""
         features = batch.features(self.encoder, self.request)
         probability = abnormal_logit(unit(features.embedding), text, self.config.logit_scale).sigmoid()
         maps = torch.stack([self.stage_map(features.tokens(layer), i, text) for i, layer in enumerate(self.layers)])
-        zero_shot = maps.sum(dim=0)
-        return probability, zero_shot + self.memory_map(features, batch.category) if self.shots else zero_shot
+        summed = maps.sum(dim=0)
+        if self.shots:
+            summed = summed + self.memory_map(features, batch.category)
+        return Prediction(torch.stack([probability, summed.amax(dim=(1, 2))], dim=1), summed)
+
+    def finalise(self, scores: Tensor) -> Final:
+        """Return image scores in 0..1 of probabilities and maxima [N, 2] (§Image score).
+
+        Zero-shot they are CLIP's own and ignore the maps; few-shot, the mean of CLIP's own and of the scaled maximum.
+        """
+        probability, peaks = scores.unbind(1)
+        return Final((probability + self.scaled_peak(peaks)) / 2 if self.shots else probability)
 
     def memory_map(self, features: Features, category: Category) -> Tensor:
         """Return the distance of each patch to its nearest reference patch, a sum over layers: [B, S, S] (§Map)."""
@@ -166,13 +167,12 @@ class AprilGan(TrainableMethod):
         grid = torch.stack(nearest).sum(dim=0).unflatten(1, (self.encoder.grid, self.encoder.grid))
         return resize_maps(grid, self.encoder.size, self.align_corners)
 
-    def scaled_peak(self, maps: Tensor) -> Tensor:
-        """Return the maximum of each few-shot map [N, S, S] in 0..1: [N].
+    def scaled_peak(self, peaks: Tensor) -> Tensor:
+        """Return the maximum of each few-shot map [N] in 0..1: [N].
 
         "minmax" scales over the images given, the whole category (§Image score). "bounded" is ours, for an image alone:
         it divides by twice the number of layers, what probabilities and distances of vectors at right angles add up to.
         """
-        peaks = maps.amax(dim=(1, 2))
         if self.config.few_shot_score == "bounded":
             return (peaks / (2 * len(self.layers))).clamp_max(1)
         return minmax(peaks)

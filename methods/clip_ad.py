@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from zsadbench.components.image_scores import Evidence, ImageScore, crop_abnormal, fuse
+from zsadbench.components.image_scores import ImageScore, crop_abnormal, fuse
 from zsadbench.components.postprocess import finish, resize_maps
 from zsadbench.components.similarity import CategoryText, TextSource, abnormal_logit, joint_width, unit
 from zsadbench.components.stage_layers import StageLayers, stage_losses, stage_map
@@ -26,6 +26,7 @@ from zsadbench.errors import OptionError
 from zsadbench.methods import (
     Batch,
     EncoderConfig,
+    Final,
     MethodCard,
     Prediction,
     Scope,
@@ -92,10 +93,11 @@ class ClipAd(TrainableMethod):
     card = MethodCard(
         title="CLIP-AD",
         reference="Chen et al., arXiv 2311.00453",
-        scope="category",
+        scope="image",
+        image_scope="category",
         code="ByChelsea/CLIP-AD@f004973",
-        notes="The image score is min-max normalised over the category (transductive), as in the code; "
-        "image_score=sum is the paper's. Multi-crop enlarges the preprocessed image instead of the file's. SDP+ uses "
+        notes="The image score is min-max scaled over the category, as in the code; image_score=sum, of the presets "
+        "*_inductive, is the paper's. Multi-crop enlarges the preprocessed image instead of the file's. SDP+ uses "
         "the last epoch; the paper chose one by the score on the target. Presets of SDP+ for one "
         "dataset, such as sdp_plus_visa_headct, share the checkpoint of their training set.",
     )
@@ -106,6 +108,7 @@ class ClipAd(TrainableMethod):
         "sdp_brainmri": ClipAdConfig(prompts="clip_ad_brain_mri", noun="readable"),
         "sdp_clinicdb": ClipAdConfig(prompts="clip_ad_cvc_clinicdb", noun="readable"),
         "sdp_isic": ClipAdConfig(noun="readable"),
+        "sdp_inductive": ClipAdConfig(image_score="sum"),  # the paper's text (§Image score)
         "sdp_multi_crop": ClipAdConfig(multi_crop=True, image_score="class_token"),  # supplement D
         "sdp_plus_visa": VISA,
         "sdp_plus_mvtec": MVTEC,
@@ -115,6 +118,8 @@ class ClipAd(TrainableMethod):
             trained_on="demo.train",
             recipe=TrainRecipe((Stage(epochs=3, lr=1e-2),), batch_size=8),
         ),
+        "sdp_plus_inductive_visa": replace(VISA, image_score="sum"),
+        "sdp_plus_inductive_mvtec": replace(MVTEC, image_score="sum"),
         "sdp_plus_mvtec_rvs_visa": replace(MVTEC, dbscan_eps=1.5, dbscan_min_samples=25, sigma=2.0),  # §Smoothing
         "sdp_plus_visa_headct": replace(VISA, prompts="clip_ad_head_ct", noun="readable"),
         "sdp_plus_visa_brainmri": replace(VISA, prompts="clip_ad_brain_mri", noun="readable"),
@@ -150,8 +155,8 @@ class ClipAd(TrainableMethod):
             self.trained_on = frozenset()
 
     @property
-    def scope(self) -> Scope:
-        """The category where image scores are min-max normalised over it, else the image."""
+    def image_scope(self) -> Scope:
+        """The category where image scores are min-max scaled over it, else the image."""
         return "category" if self.config.image_score == "minmax_sum" else "image"
 
     @property
@@ -179,13 +184,8 @@ class ClipAd(TrainableMethod):
         return official or tensors
 
     def predict(self, batch: Batch) -> Prediction:
-        """Score images of one category: scores [B]; maps on the patch grid [B, g, g], of SDP+ [B, S, S]."""
+        """Return the class token's probability and the map's peak [B, 2]; maps [B, g, g], of SDP+ [B, S, S]."""
         text = self.text(batch.category)
-        found = Evidence.collect(self.evidence(part, text) for part in batch.split())
-        return Prediction(fuse(found.abnormal, found.peak, self.config.image_score), found.maps)
-
-    def evidence(self, batch: Batch, text: Tensor) -> Evidence:
-        """Return what scores are made of; text: unit rows [2, J]."""
         features = batch.features(self.encoder, self.request)
         maps = self.maps(features, text)
         peak = finish(maps, self, self.encoder.size).amax(dim=(1, 2))
@@ -193,7 +193,12 @@ class ClipAd(TrainableMethod):
         if self.config.multi_crop:
             crops = crop_abnormal(self.encoder, batch.images, text, self.config.logit_scale)
             abnormal = (abnormal + crops) / 2
-        return Evidence(abnormal, peak, maps)
+        return Prediction(torch.stack([abnormal, peak], dim=1), maps)
+
+    def finalise(self, scores: Tensor) -> Final:
+        """Fuse probabilities and peaks [N, 2] (§Image score)."""
+        abnormal, peak = scores.unbind(1)
+        return Final(fuse(abnormal, peak, self.config.image_score))
 
     def loss(self, batch: TrainingBatch, labels: Tensor, masks: Tensor, stage: str = "") -> dict[str, Tensor]:
         """Return focal and Dice loss of every stage's layers (§Training)."""

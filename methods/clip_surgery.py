@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from zsadbench.components import prompts
-from zsadbench.components.image_scores import Evidence, ImageScore, fuse, minmax
+from zsadbench.components.image_scores import ImageScore, fuse, minmax
 from zsadbench.components.postprocess import finish
 from zsadbench.components.similarity import CategoryText, TextSource, abnormal_logit, text_tower, unit
 from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.errors import OptionError
-from zsadbench.methods import Batch, EncoderConfig, Method, MethodCard, Prediction, Scope, register
+from zsadbench.methods import Batch, EncoderConfig, Final, Method, MethodCard, Prediction, Scope, register
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,18 @@ class ClipSurgery(Method):
     card = MethodCard(
         title="CLIP Surgery",
         reference="Li et al., Pattern Recognition 2025, arXiv 2304.05653",
-        scope="category",
+        scope="image",
+        image_scope="category",
         code="xmed-lab/CLIP_Surgery@d4696d4",
-        notes="Our re-creation of the baseline in the CLIP-AD paper, whose settings are unpublished; the default image "
-        "score is min-max normalised over the category (transductive). Preset direct: patch-text cosine of plain CLIP.",
+        notes="Our re-creation of the baseline in the CLIP-AD paper, whose settings are unpublished. Image scores are "
+        "min-max scaled over the category; in preset baseline_inductive they are not. Preset direct: patch-text cosine "
+        "of plain CLIP.",
     )
     presets = {
         "baseline": ClipSurgeryConfig(),
         # DBSCAN with CLIP-AD's parameters for VisA (eps 1.5) is the plain mean (docs/methods/clip_ad.md#text-vectors).
         "baseline_rvs_visa": ClipSurgeryConfig(text_ensemble="mean"),
+        "baseline_inductive": ClipSurgeryConfig(image_score="sum"),
         "original": ClipSurgeryConfig(
             encoder="open_clip:ViT-B-16/openai",  # §Encoder
             size=512,
@@ -90,24 +93,22 @@ class ClipSurgery(Method):
         self.request = self._request()
 
     @property
-    def scope(self) -> Scope:
-        """The category where image scores are min-max normalised over it, else the image."""
+    def image_scope(self) -> Scope:
+        """The category where image scores are min-max scaled over it, else the image."""
         return "category" if self.config.image_score == "minmax_sum" else "image"
 
     def predict(self, batch: Batch) -> Prediction:
-        """Score images of one category: scores [B], maps [B, g, g] on the patch grid."""
-        text = self.text(batch.category)
-        found = Evidence.collect(
-            self.evidence(part.features(self.encoder, self.request), text) for part in batch.split()
-        )
-        return Prediction(fuse(found.abnormal, found.peak, self.config.image_score), found.maps)
-
-    def evidence(self, features: Features, text: Tensor) -> Evidence:
-        """Return what scores are made of; text: unit rows [2, J]."""
+        """Return the class token's probability and the map's peak [B, 2], and maps [B, g, g] on the patch grid."""
+        text, features = self.text(batch.category), batch.features(self.encoder, self.request)
         maps = self.maps(unit(self.joint_tokens(features)), text)
         peak = finish(maps, self, self.encoder.size).amax(dim=(1, 2))
         abnormal = abnormal_logit(unit(features.embedding), text, self.config.logit_scale).sigmoid()
-        return Evidence(abnormal, peak, maps)
+        return Prediction(torch.stack([abnormal, peak], dim=1), maps)
+
+    def finalise(self, scores: Tensor) -> Final:
+        """Fuse probabilities and peaks [N, 2] (docs/methods/clip_ad.md#image-score)."""
+        abnormal, peak = scores.unbind(1)
+        return Final(fuse(abnormal, peak, self.config.image_score))
 
     def joint_tokens(self, features: Features) -> Tensor:
         """Return CLIP's class token and the chosen path's patches in the joint space: [B, 1 + L, J] (§Image side)."""

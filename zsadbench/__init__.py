@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from zsadbench.data.images import Preprocess as Preprocess
     from zsadbench.encoders.features import FeatureRequest as FeatureRequest
     from zsadbench.methods import EncoderConfig as EncoderConfig
+    from zsadbench.methods import Final as Final
     from zsadbench.methods import Method as Method
     from zsadbench.methods import MethodCard as MethodCard
     from zsadbench.methods import Prediction as Prediction
@@ -45,7 +46,7 @@ _HOMES = {  # name -> the module that it is imported from
     "load": "api.predictor", "Predictor": "api.predictor", "Predictions": "api.predictor",
     "list_methods": "api.listing", "list_datasets": "api.listing", "describe": "api.listing",
     "Method": "methods", "TrainableMethod": "methods", "MethodCard": "methods", "EncoderConfig": "methods",
-    "Prediction": "methods", "register": "methods",
+    "Prediction": "methods", "Final": "methods", "register": "methods",
     "FeatureRequest": "encoders.features", "Preprocess": "data.images", "check_method": "testing",
 }  # fmt: skip
 _MODULES = ("metrics",)

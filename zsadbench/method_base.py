@@ -41,11 +41,12 @@ class MethodCard:
 
     title: str  # as printed in tables
     reference: str  # paper: authors, venue, identifier
-    scope: Scope  # what one prediction depends on: the image alone, its batch, or the whole test category
+    scope: Scope  # what a map, and all that `predict` returns, depends on: its image alone, its batch, its category
     code: str = ""  # repository@commit that was read, or "" when there is none
     licence: str = ""  # of the reference code
     notes: str = ""  # what is inferred, approximated or not reproduced
     shots: int = 0  # normal reference images per category that the default preset takes
+    image_scope: Scope | None = None  # what an image score depends on; None: what a map does
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,27 @@ class Prediction(NamedTuple):
         >>> scores, maps = z.Prediction(scores=torch.zeros(2), maps=torch.zeros(2, 14, 14))
     """
 
-    scores: Tensor  # [B] float32, higher is more anomalous
+    scores: Tensor  # [B] float32, higher is more anomalous; [B] or [B, k] of anything where there is a `finalise`
     maps: Tensor  # [B, h, w] float32, higher is more anomalous, any resolution, unnormalised
+
+
+class Final(NamedTuple):
+    """What `finalise` makes of the scores of some predictions.
+
+    Example:
+
+        >>> import torch, zsadbench as z
+        >>> z.Final(torch.zeros(2), start=1.0, span=2.0).scaled(torch.ones(2, 1, 1) * 3).flatten().tolist()
+        [1.0, 1.0]
+    """
+
+    scores: Tensor  # [N] float32, higher is more anomalous
+    start: Tensor | float = 0.0  # of the one increasing line that all maps are scaled with, which changes no metric;
+    span: Tensor | float = 1.0  # above 0
+
+    def scaled(self, maps: Tensor) -> Tensor:
+        """Return maps [B, h, w] as (maps - start) / span."""
+        return (maps - self.start) / self.span
 
 
 class Batch(Protocol):
@@ -152,12 +172,25 @@ class Method(ABC):
 
     @property
     def scope(self) -> Scope:
-        """What one prediction depends on; options may narrow what the card says."""
+        """What a map, and all that `predict` returns, depends on; options may narrow what the card says."""
         return self.card.scope
+
+    @property
+    def image_scope(self) -> Scope:
+        """What an image score depends on: a wider one than `scope` is what `finalise` is called for."""
+        return self.card.image_scope or self.scope
 
     @abstractmethod
     def predict(self, batch: Batch) -> Prediction:
         """Score B images of one category: scores [B] and maps [B, h, w], float32, finite, on the encoder's device."""
+
+    def finalise(self, scores: Tensor) -> Final:
+        """Return the image scores [N] of N images whose predictions had these scores, [N] or [N, k] in their order.
+
+        Where `image_scope` is "category" and `scope` is not, they are those of a whole category, otherwise those of one
+        prediction. So a score may be scaled over the category although images are predicted one by one.
+        """
+        return Final(scores)
 
     def remember(self, references: Batch) -> None:
         """Take the normal reference images of the category that comes next (few-shot methods only)."""

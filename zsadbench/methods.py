@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from zsadbench.errors import PluginError, UnknownName
 from zsadbench.method_base import Batch as Batch
 from zsadbench.method_base import EncoderConfig as EncoderConfig
+from zsadbench.method_base import Final as Final
 from zsadbench.method_base import Method as Method
 from zsadbench.method_base import MethodCard as MethodCard
 from zsadbench.method_base import Prediction as Prediction

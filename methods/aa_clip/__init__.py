@@ -1,8 +1,8 @@
 """AA-CLIP: adapters in CLIP's text tower learn anomaly-aware anchors, then adapters in its image tower to meet them.
 
 Paper: Ma et al., "AA-CLIP: Enhancing Zero-Shot Anomaly Detection via Anomaly-Aware CLIP", CVPR 2025, arXiv 2503.06661;
-code read: Mwxinnn/AA-CLIP@53db195 (docs/methods/aa_clip.md). Map and image score are scaled over the
-whole category.
+code read: Mwxinnn/AA-CLIP@53db195 (docs/methods/aa_clip.md). Image scores are scaled over the whole
+category; so are maps, but with one increasing line for all of them, which no metric of pixels can see.
 
 Not reproduced: the official descriptions of each class ("dark bottle") in the prompts, which nouns replace; the k-shot
 index lists, which were never released; a scaling that the code skips where a maximum is exactly 1. Official weights are
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,9 +34,11 @@ from zsadbench.methods import (
     Augmentation,
     Batch,
     EncoderConfig,
+    Final,
     MethodCard,
     MultiStep,
     Prediction,
+    Scope,
     Stage,
     TrainableMethod,
     TrainingBatch,
@@ -72,6 +74,7 @@ class AaClipConfig(EncoderConfig):
     logit_scale: float = 100.0  # §Map
     noun: Literal["readable", "raw"] = "readable"  # the dataset's noun, or folder name, for the description (§Text)
     domain: Literal["industrial", "medical"] = "industrial"  # rule of blur and image score (§Image score, §Smoothing)
+    score: Literal["minmax", "plain"] = "minmax"  # scaled over the category with the maps, or as it is (§Image score)
     surgery_blocks: int | None = None  # last blocks with V-V attention in stage 1; None: 19 of 24, 10 of 12 (§Training)
     surgery_attention_axis: Literal["batch", "tokens"] = "batch"  # as published, or as meant (§Training)
     stage1_loss: Literal["upstream_last", "paper_sum"] = "upstream_last"  # maps of the last level, or all (§Training)
@@ -84,15 +87,6 @@ EPOCH15 = AaClipConfig(recipe=TrainRecipe((TEXT, replace(IMAGE, epochs=15)), bat
 MEDICAL = AaClipConfig(domain="medical")
 
 
-class Raw(NamedTuple):
-    """What the predictions of B images are made of, before they are scaled over their category."""
-
-    maps: Tensor  # [B, g, g] blurred sums over the levels
-    lowest: Tensor  # [B] least and largest value of the map at the input size
-    highest: Tensor
-    detection: Tensor  # [B] image score of the detection token, in 0..1
-
-
 @register
 class AaClip(TrainableMethod):
     """Presets name the training set; published trainings end at `epoch15` (§Checkpoints), the default at epoch 20."""
@@ -100,11 +94,13 @@ class AaClip(TrainableMethod):
     card = MethodCard(
         title="AA-CLIP",
         reference="Ma et al., CVPR 2025, arXiv 2503.06661",
-        scope="category",
+        scope="image",
+        image_scope="category",
         code="Mwxinnn/AA-CLIP@53db195",
         licence="Apache-2.0",
-        notes="Maps and scores are min-max normalised over the category (transductive). Stage 1 follows the code, not "
-        "the paper: one level is trained, and V-V attention runs over the images of a batch. Nouns replace the "
+        notes="Image scores are min-max scaled over the category, as in the code, and all its maps with one line; in "
+        "presets inductive neither is. Stage 1 follows the code, not the paper: one level is trained, and V-V "
+        "attention runs over the images of a batch. Nouns replace the "
         "official class descriptions. The published MVTec AD -> VisA image scores were not reproduced by others.",
     )
     presets = {
@@ -112,6 +108,8 @@ class AaClip(TrainableMethod):
         "mvtec": AaClipConfig(trained_on="mvtec"),
         "visa_epoch15": EPOCH15,
         "mvtec_epoch15": replace(EPOCH15, trained_on="mvtec"),
+        "inductive_visa": AaClipConfig(score="plain"),
+        "inductive_mvtec": AaClipConfig(score="plain", trained_on="mvtec"),
         "visa_medical": MEDICAL,
         "mvtec_medical": replace(MEDICAL, trained_on="mvtec"),
         "demo": AaClipConfig(
@@ -128,7 +126,7 @@ class AaClip(TrainableMethod):
             ),
         ),
     }
-    free_options = frozenset({"domain"})
+    free_options = frozenset({"domain", "score"})
 
     trained: Adapters | None = None
 
@@ -168,26 +166,35 @@ class AaClip(TrainableMethod):
             nn.init.xavier_uniform_(parameter, generator=generator)
 
     def predict(self, batch: Batch) -> Prediction:
-        """Score all N images of a category: scores [N] and maps [N, g, g], in 0..1 (§Map, §Image score)."""
-        text = self.known_text(batch.category)
-        raw = Raw(
-            *(torch.cat(column) for column in zip(*(self.raw(part, text) for part in batch.split()), strict=True))
-        )
-        start = raw.lowest.min()
-        span = (raw.highest.max() - start).clamp_min(torch.finfo(torch.float32).tiny)
-        scores = (raw.highest - start) / span
-        if self.config.domain == "industrial":
-            scores = (scores + minmax(raw.detection)) / 2
-        return Prediction(scores, (raw.maps - start) / span)
+        """Return blurred sums over the levels [B, g, g], and what scores are made of (§Map, §Image score, §Smoothing).
 
-    def raw(self, batch: Batch, text: Tensor) -> Raw:
-        """Return what predictions are made of; text: unit rows [2, J] (§Map, §Image score, §Smoothing)."""
+        That is, of each image, the least and largest value of its map at the input size, and the detection token's
+        score, in 0..1: [B, 3].
+        """
+        text = self.known_text(batch.category)
         segmentation, detection = self.encode_images(batch.images)
         logits = reduce(torch.add, (abnormal_logit(tokens, text, self.config.logit_scale) for tokens in segmentation))
         grid = ((logits + len(segmentation)) / 2).unflatten(1, (self.encoder.grid, self.encoder.grid))
         maps = gaussian_blur(grid, *self.blur)  # here, because it precedes the upsampling
         full = resize_maps(maps, self.encoder.size, self.align_corners)
-        return Raw(maps, full.amin(dim=(1, 2)), full.amax(dim=(1, 2)), (detection @ text[1] + 1) / 2)
+        detected = (detection @ text[1] + 1) / 2
+        return Prediction(torch.stack([full.amin(dim=(1, 2)), full.amax(dim=(1, 2)), detected], dim=1), maps)
+
+    @property
+    def image_scope(self) -> Scope:
+        """The category where image scores are scaled over it, else the image."""
+        return "category" if self.config.score == "minmax" else "image"
+
+    def finalise(self, scores: Tensor) -> Final:
+        """Return image scores, in 0..1 if scaled, and the line of the maps, of evidence [N, 3] (§Image score)."""
+        lowest, highest, detected = scores.unbind(1)
+        scaled, industrial = self.config.score == "minmax", self.config.domain == "industrial"
+        if not scaled:
+            return Final((highest + detected) / 2 if industrial else highest)
+        start = lowest.min()
+        span = (highest.max() - start).clamp_min(torch.finfo(torch.float32).tiny)
+        peaks = (highest - start) / span
+        return Final((peaks + minmax(detected)) / 2 if industrial else peaks, start, span)
 
     def loss(self, batch: TrainingBatch, labels: Tensor, masks: Tensor, stage: str = "") -> dict[str, Tensor]:
         """Return the losses of stage "text" or "image" (§Training)."""

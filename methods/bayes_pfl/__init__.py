@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from zsadbench.components.image_scores import Evidence
 from zsadbench.components.postprocess import resize_maps
 from zsadbench.components.prompt_learning import splice
 from zsadbench.components.similarity import text_tower, unit
@@ -32,6 +31,7 @@ from zsadbench.methods import (
     Batch,
     Cosine,
     EncoderConfig,
+    Final,
     MethodCard,
     Prediction,
     Scope,
@@ -106,10 +106,12 @@ class BayesPfl(TrainableMethod):
     card = MethodCard(
         title="Bayes-PFL",
         reference="Qu et al., CVPR 2025, arXiv 2503.10080",
-        scope="category",
+        scope="image",
+        image_scope="category",
         code="xiaozhen228/Bayes-PFL@8f155a0",
         licence="MIT",
-        notes="The code ends its stages and picks a checkpoint by results on the target dataset; here their lengths "
+        notes="Image scores are min-max scaled over the category, as in the code; in presets inductive they are not. "
+        "The code ends its stages and picks a checkpoint by results on the target dataset; here their lengths "
         "are fixed (25 and 5 epochs, our choice within its limit of 30) and the last epoch counts. All test images "
         "share the draws of `seed`. Published scores use another top-k in seven categories: presets "
         "class_specific_top. Training lacks the code's quarter turns, blur, noise and colour jitter; its mosaics of "
@@ -118,6 +120,8 @@ class BayesPfl(TrainableMethod):
     presets = {
         "visa": BayesPflConfig(),
         "mvtec": BayesPflConfig(trained_on="mvtec", recipe=MVTEC_RECIPE),
+        "inductive_visa": BayesPflConfig(score="mean"),
+        "inductive_mvtec": BayesPflConfig(score="mean", trained_on="mvtec", recipe=MVTEC_RECIPE),
         "class_specific_top_visa": BayesPflConfig(small_top=20),
         "class_specific_top_mvtec": BayesPflConfig(small_top=20, trained_on="mvtec", recipe=MVTEC_RECIPE),
         "demo": BayesPflConfig(
@@ -154,7 +158,7 @@ class BayesPfl(TrainableMethod):
         self.noise = Noise(*(part.to(self.device) for part in drawn))
 
     @property
-    def scope(self) -> Scope:
+    def image_scope(self) -> Scope:
         """The category where its images' scores are scaled together, else the image."""
         return "category" if self.config.score == "minmax" else "image"
 
@@ -191,18 +195,22 @@ class BayesPfl(TrainableMethod):
         return names
 
     def predict(self, batch: Batch) -> Prediction:
-        """Score B images of one category: scores [B] and maps [B, S, S], all in 0..1 (§Map, §Image score)."""
-        evidence = Evidence.collect(self.evidence(part, self.noise) for part in batch.split())
-        return Prediction(fuse(evidence, self.config.score, self.config.alpha), evidence.maps)
+        """Return what scores are made of [B, 2], and maps [B, S, S], all in 0..1 (§Map, §Image score)."""
+        return self.drawn(batch, self.noise)
 
-    def evidence(self, batch: Batch, noise: Noise) -> Evidence:
-        """Return the abnormal probability, the mean of the map's top pixels, and the map [B, S, S], of B images."""
+    def finalise(self, scores: Tensor) -> Final:
+        """Fuse probabilities and top pixels [N, 2] (§Image score)."""
+        return Final(fuse(scores, self.config.score, self.config.alpha))
+
+    def drawn(self, batch: Batch, noise: Noise) -> Prediction:
+        """Return the abnormal probability and the mean of the map's top pixels [B, 2], and the maps, for some draws."""
         features = batch.features(self.encoder, self.request)
         text, _ = self.text([batch.category] * len(batch), features.embedding, noise)
         abnormal = self.image_logits(features, text, self.config.stage).sigmoid().mean(dim=1)
         levels = [self.pixel_logits(features, i, text) for i in range(len(self.layers))]
         maps = torch.stack([self.mean_map(image) for image in zip(*levels, strict=True)])
-        return Evidence(abnormal, maps.flatten(1).topk(self.top(batch.category)).values.mean(dim=1), maps)
+        peak = maps.flatten(1).topk(self.top(batch.category)).values.mean(dim=1)
+        return Prediction(torch.stack([abnormal, peak], dim=1), maps)
 
     def mean_map(self, levels: Sequence[Tensor]) -> Tensor:
         """Return one image's mean abnormal probability over pairs and levels, each [P, g, g]: [S, S] (§Map).
@@ -311,14 +319,14 @@ def prompt_noun(category: Category, noun: str) -> str:
     return "printed circuit board" if category.noun == "pcb" else category.noun.lower()
 
 
-def fuse(evidence: Evidence, rule: str, alpha: float) -> Tensor:
-    """Return image scores [N]: alpha times probabilities plus (1 - alpha) times top pixels (§Image score).
+def fuse(evidence: Tensor, rule: str, alpha: float) -> Tensor:
+    """Return image scores [N]: alpha times probabilities plus (1 - alpha) times top pixels, [N, 2] (§Image score).
 
     "minmax" scales both over the N images first; "mean" does not; "class_token" drops the pixels.
     """
+    parts = list(evidence.unbind(1))
     if rule == "class_token":
-        return evidence.abnormal
-    parts = [evidence.abnormal, evidence.peak]
+        return parts[0]
     if rule == "minmax":
         parts = [(part - part.min()) / (part.max() - part.min() + 1e-8) for part in parts]  # epsilon: §Image score
     return alpha * parts[0] + (1 - alpha) * parts[1]

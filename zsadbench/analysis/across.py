@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 
-from zsadbench.analysis.rows import ENCODER_FIELDS, Name, identity, name_methods, titled
+from zsadbench.analysis.rows import ENCODER_FIELDS, Name, facts_of_setting, identity, name_methods, titled
 from zsadbench.records import published
 from zsadbench.records.results import Record
 from zsadbench.support import variants
@@ -57,7 +57,7 @@ def _method(record: Record, name: Name) -> tuple[str, ...]:
         return record.method, suffix, json.dumps(record.options, sort_keys=True, default=str)
     facts = {option: record.options.get(option) for option in record.changed}
     facts |= {field: record.encoder.get(field) for field in ENCODER_FIELDS}
-    facts |= {field: record.setting.get(field) for field in ("scope", "shots")}
+    facts |= facts_of_setting(record)
     return _bare_name(record), suffix, json.dumps(facts, sort_keys=True, default=str)
 
 

@@ -54,7 +54,8 @@ class Line:
 
     name: Name
     category: str = MEAN
-    scope: str = "image"
+    scope: str = "image"  # what maps depend on
+    image_scope: str = "image"  # what image scores depend on
     shots: int = 0
     trained_on: str = ""  # "" for training-free methods
     leak: bool = False
@@ -66,8 +67,11 @@ class Line:
 
     @property
     def setting(self) -> str:
-        """Return "0-shot", "1-shot, batch" and the like; "" where nothing is done."""
-        return f"{self.shots}-shot{SCOPES[self.scope]}" if self.status == "done" else ""
+        """Return "0-shot", "1-shot, batch" and the like; "" where nothing is done.
+
+        What image scores are scaled over does not set a method apart, as in papers; tables mark it.
+        """
+        return setting_name(self.scope, self.shots) if self.status == "done" else ""
 
     @property
     def order(self) -> tuple[Any, ...]:
@@ -84,6 +88,27 @@ class Table:
     title: str
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
+
+
+def setting_name(scope: str, shots: int) -> str:
+    """Return what methods of a scope with so many shots are ranked under."""
+    return f"{shots}-shot{SCOPES[scope]}"
+
+
+def setting_of(record: Record) -> str:
+    """Return the setting of a finished record."""
+    return setting_name(record.setting.get("scope", "image"), record.setting.get("shots", 0))
+
+
+def place_of_setting(record: Record) -> tuple[int, int]:
+    """Return where the setting of a finished record stands among others."""
+    return list(SCOPES).index(record.setting.get("scope", "image")), record.setting.get("shots", 0)
+
+
+def image_scope(record: Record) -> str:
+    """Return what a record's image scores depend on; where it does not tell, on what its maps do."""
+    scope: str = record.setting.get("image_scope") or record.setting.get("scope", "image")
+    return scope
 
 
 def arrange(
@@ -142,7 +167,7 @@ def check_protocols(records: Iterable[Record]) -> None:
 
 
 def identity(record: Record) -> tuple[str, str]:
-    """Return what makes one row: the method and, for a finished cell, its encoder, options, scope and shots."""
+    """Return what makes one row: the method and, for a finished cell, its encoder, options, scopes and shots."""
     return record.method, json.dumps(_facts(record), sort_keys=True, default=str)
 
 
@@ -171,7 +196,13 @@ def _facts(record: Record) -> dict[str, Any]:
     if record.status != "done":
         return {}
     facts = {name: record.encoder.get(name) for name in ENCODER_FIELDS} | record.options
-    return facts | {name: record.setting.get(name) for name in ("scope", "shots")}
+    return facts | facts_of_setting(record)
+
+
+def facts_of_setting(record: Record) -> dict[str, Any]:
+    """Return what rows of one method may differ in beside its options and encoder."""
+    scope, shots = (record.setting.get(name) for name in ("scope", "shots"))
+    return {"scope": scope, "image_scope": image_scope(record), "shots": shots}
 
 
 def _short(value: Any) -> str:
@@ -242,6 +273,7 @@ def _line(
         name,
         category,
         scope=first.setting.get("scope", "image"),
+        image_scope=image_scope(first),
         shots=first.setting.get("shots", 0),
         trained_on="unknown" if trained_on is None else ", ".join(sorted(trained_on)),
         leak=any(record.setting.get("leak", False) for record in records),

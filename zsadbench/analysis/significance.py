@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from zsadbench import metrics
 from zsadbench.analysis import across
-from zsadbench.analysis.rows import SCOPES, Name, check_protocols, identity, settle
+from zsadbench.analysis.rows import Name, check_protocols, identity, place_of_setting, setting_of, settle
 from zsadbench.errors import MissingDependency, RecordError, UnknownName
 from zsadbench.records.results import Record, mean
 
@@ -63,6 +63,23 @@ class MethodRanking:
     values: Floats  # [B, M] of the metric, 0..1
     left_out: tuple[str, ...]  # categories that some method lacks
     tests: Tests | None  # None where there are too few blocks
+
+
+def by_setting(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Return what may be ranked together, as in tables of results: finished records without a leak, by setting."""
+    found: dict[str, list[Record]] = {}
+    done = [record for record in settle(records) if record.status == "done" and not record.setting.get("leak")]
+    for record in done:
+        found.setdefault(setting_of(record), []).append(record)
+    return dict(sorted(found.items(), key=lambda item: place_of_setting(item[1][0])))
+
+
+def largest_setting(records: Iterable[Record]) -> list[Record]:
+    """Return the records of the setting that has most methods. Raises NothingToCompare where nothing is finished."""
+    groups = by_setting(records).values()
+    if not groups:
+        raise NothingToCompare("got no finished result; expected those of two methods or more.")
+    return max(groups, key=lambda group: len({identity(record) for record in group}))
 
 
 def analyse(records: Iterable[Record], level: str, metric: str) -> MethodRanking:
@@ -135,7 +152,7 @@ class Contest:
             level,
             metric,
             tuple(cells),
-            tuple(_setting(next(iter(found.values()))) for found in cells.values()),
+            tuple(setting_of(next(iter(found.values()))) for found in cells.values()),
             tuple(cells.values()),
             tuple(place for place in places if place not in lacking),
             tuple("/".join(place) for place in lacking),
@@ -155,10 +172,6 @@ def _check_names(records: Iterable[Record], level: str, metric: str) -> None:
     known = dict.fromkeys((*metrics.names(level), *measured))
     if metric not in known:
         raise UnknownName(f"{level} metric", metric, known)
-
-
-def _setting(record: Record) -> str:
-    return f"{record.setting.get('shots', 0)}-shot{SCOPES[record.setting.get('scope', 'image')]}"
 
 
 def _blocks(places: Sequence[Place]) -> tuple[BlockKind, dict[str, list[Place]]]:

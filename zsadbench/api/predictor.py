@@ -20,8 +20,8 @@ from zsadbench.data.images import DECODERS, apply, convert_image, decode_image
 from zsadbench.datasets import Category
 from zsadbench.encoders import weights as weight_files
 from zsadbench.errors import DataError, UsageError, WeightsError
-from zsadbench.methods import Method, TrainableMethod
-from zsadbench.running.contract import check_prediction
+from zsadbench.methods import Method, Prediction, TrainableMethod
+from zsadbench.running import contract
 from zsadbench.running.loading import ChunkStore, batch_of, scored_batches
 from zsadbench.support.spill import Spill
 
@@ -88,9 +88,10 @@ class Predictor:
         images: paths, PIL images, or arrays [H, W], [H, W, 3] (RGB) or [H, W, 4] of uint8 or uint16, of any sizes; one
         alone needs no list. Alpha is dropped, 16 bits keep their high byte, and EXIF orientations are not applied, as
         in runs. noun: what they show, for prompts. normal: reference images of a few-shot method. batch_size: images
-        an encoder pass. Methods of scope "batch" compare the images of a batch, those of scope "category" all of them:
-        their results depend on what is given together. Raises DataError naming the image, NeedsCheckpoint, and
-        UsageError for references that a method needs or has no use for.
+        an encoder pass. Methods of scope "batch" compare the images of a batch, those of scope "category" all of them,
+        and those of image scope "category" scale scores over all of them: their results depend on what is given
+        together. Raises DataError naming the image, NeedsCheckpoint, and UsageError for references that a method needs
+        or has no use for.
 
         Example:
 
@@ -122,12 +123,24 @@ class Predictor:
                     method.remember(batch_of(store, category, 0, len(references)))
                 keep = spill if method.scope != "image" else None
                 store = ChunkStore(given.paths, batch_size, given.read, self.device, pool=pool, spill=keep)
-                for start, stop, batch in scored_batches(store, category, method):
-                    prediction = method.predict(batch)
-                    check_prediction(prediction, batch, method.name)
+                steps = scored_batches(store, category, method)
+                predicted = ((start, stop, contract.predict(method, batch)) for start, stop, batch in steps)
+                waits = contract.waits(method)
+                for start, stop, prediction in _finalised(predicted, method, given, spill) if waits else predicted:
                     for i, index in enumerate(range(start, stop)):
                         finished = postprocess.finish(prediction.maps[i : i + 1], method, given.size(index))[0]
                         yield ImagePrediction(given.names[index], float(prediction.scores[i]), finished.cpu().numpy())
+
+
+def _finalised(
+    predicted: Iterator[tuple[int, int, Prediction]], method: Method, given: _Images, spill: Spill
+) -> Iterator[tuple[int, int, Prediction]]:
+    """Yield predictions with the scores that are made of those of all images; maps wait on disk."""
+    parked = [(start, stop, made.scores, spill.write(made.maps)) for start, stop, made in predicted]
+    scores = torch.cat([scores[: stop - start] for start, stop, scores, _ in parked])
+    final = contract.finalise(method, scores, given.paths)
+    for start, stop, _, maps in parked:
+        yield start, stop, Prediction(final.scores[start:stop], final.scaled(spill.read(maps)))
 
 
 class _Images:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from zsadbench import datasets, encoders, methods
-from zsadbench.analysis.rows import SCOPES
+from zsadbench.analysis.rows import setting_name
 from zsadbench.cli.options import AsJson, Plugins, add_plugins, show
 from zsadbench.methods import MethodCard
 
@@ -67,7 +67,7 @@ def render(lines: Sequence[Entry]) -> str:
 
 def setting(card: MethodCard) -> str:
     """Return the setting of a method's default preset as tables name it, such as "1-shot" or "0-shot, batch"."""
-    return f"{card.shots}-shot{SCOPES[card.scope]}"
+    return setting_name(card.scope, card.shots)
 
 
 def _methods() -> list[Entry]:
@@ -79,6 +79,7 @@ def _methods() -> list[Entry]:
             item.card.title,
             {
                 "setting": setting(item.card),
+                "image scope": item.card.image_scope or item.card.scope,
                 "presets": str(len(item.presets)),
                 "names": ", ".join(f"{item.name}.{preset}" for preset in item.presets[1:]),
                 "reference": item.card.reference,

@@ -18,16 +18,16 @@ from zsadbench.errors import counted
 from zsadbench.methods import Method
 
 SCOPES = {
-    "image": "a result depends on its image alone",
-    "batch": "a result depends on the images of its batch",
-    "category": "a result depends on all test images of its category",
+    "image": "depend on their image alone",
+    "batch": "depend on the images of their batch",
+    "category": "depend on all test images of their category",
 }
 MASKS = {
     "gt0": "a value above 0 is anomalous",
     "gt127": "a value above 127 is anomalous",
     "index_gt0": "a palette index above 0 is anomalous",
 }
-LABEL = 12  # characters of a fact's name
+LABEL = 14  # characters of a fact's name
 WIDEST = 100  # columns of a terminal that are used
 
 SECTION = "\N{SECTION SIGN}"  # as the comments of options cite their page
@@ -53,7 +53,8 @@ def _method(name: str) -> Iterator[str]:
             "paper": card.reference,
             "code read": card.code or "none",
             "licence": card.licence and f"{card.licence} (of that code)",
-            "scope": SCOPES[card.scope],
+            "maps": SCOPES[card.scope],
+            "image scores": SCOPES[card.image_scope or card.scope],
             "encoder": _encoder(kind, config),
             "needs": ", ".join(_needs(full, kind, config)) or "nothing but images",
         }

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,19 +15,6 @@ from zsadbench.encoders.features import FeatureRequest
 
 CROP_ENLARGEMENT = 270 / 240  # CLIP-AD, supplement D: crops of 240 pixels from images of 270
 ImageScore = Literal["minmax_sum", "sum", "class_token"]  # rules of `fuse`
-
-
-class Evidence(NamedTuple):
-    """What image scores and maps are made of, for B images."""
-
-    abnormal: Tensor  # the class token's abnormal probability: [B]
-    peak: Tensor  # maximum of the finished map at the input size: [B]
-    maps: Tensor  # as predicted: [B, h, w]
-
-    @staticmethod
-    def collect(parts: Iterable[Evidence]) -> Evidence:
-        """Return the evidence of several batches as one."""
-        return Evidence(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 def fuse(abnormal: Tensor, peak: Tensor, rule: ImageScore) -> Tensor:

@@ -44,8 +44,11 @@ def efficiency(runs: Sequence[Path], dataset: str = "") -> Drawing:
 
 
 def ranks(runs: Sequence[Path], level: str = "image", metric: str = "auroc") -> Drawing:
-    """Draw the critical-difference figure. Raises UnknownName, RecordError, MissingDependency."""
-    records = [record for run in runs for record in results.load_run(run)]
+    """Draw the critical-difference figure of the setting that has most methods.
+
+    Raises UnknownName, RecordError, MissingDependency.
+    """
+    records = significance.largest_setting(record for run in runs for record in results.load_run(run))
     return critical_difference.draw(significance.analyse(records, level, metric))
 
 

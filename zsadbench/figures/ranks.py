@@ -51,7 +51,8 @@ def draw(ranking: MethodRanking) -> Drawing:
 def caption(ranking: MethodRanking) -> str:
     """Return what was compared, over what, and what the bars mean."""
     kind = "categories" if ranking.kind == "category" else "datasets"
-    text = f"Average ranks on {_label(ranking)} over {len(ranking.blocks)} {kind}; 1 is best."
+    settings = " and ".join(dict.fromkeys(ranking.settings))
+    text = f"Average ranks of {settings} methods on {_label(ranking)} over {len(ranking.blocks)} {kind}; 1 is best."
     tests = ranking.tests
     if tests is None:
         return f"{text} No test is made over fewer than {significance.FEWEST_BLOCKS} {kind}."

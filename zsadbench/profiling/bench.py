@@ -59,7 +59,9 @@ class Bench:
                 store.expected[method.encoder.key] = method.request
             size = {"image": batch, "batch": method.batch_images, "category": None}[scope] or len(images)
             for part in batch_of(store, self.category, 0, len(images)).split(size):
-                postprocess.finish(method.predict(part).maps, method, method.preprocess.size)
+                prediction = method.predict(part)
+                maps = method.finalise(prediction.scores).scaled(prediction.maps)
+                postprocess.finish(maps, method, method.preprocess.size)
 
     def text(self, prompts: Sequence[int]) -> tuple[dict[str, float], float | None]:
         """Return how many prompts pass through the text tower when, and the milliseconds that a category's take.

@@ -19,13 +19,20 @@ from zsadbench.records.record import ImageScore, Record
 from zsadbench.support import documents, variants
 from zsadbench.support.documents import Malformed
 
+SCOPE = Literal["image", "batch", "category"]
 NEEDED: dict[str, dict[str, Any]] = {  # of a finished record
-    "setting": {"scope": Literal["image", "batch", "category"], "shots": int},
+    "setting": {"scope": SCOPE, "shots": int},
     "protocol": {"seed": int, "aupro_limit": float},
     "data": {"samples": int, "sha256": str},
 }
 KNOWN: dict[str, dict[str, Any]] = {  # checked where they are there
-    "setting": {"references": list[str], "trained_on": list[str] | None, "leak": bool, "checkpoint_sha256": str},
+    "setting": {
+        "image_scope": SCOPE,
+        "references": list[str],
+        "trained_on": list[str] | None,
+        "leak": bool,
+        "checkpoint_sha256": str,
+    },
     "protocol": {"limit": int | None, "batch_size": int, "batch_images": int | None},
     "data": {"noun": str},
     "encoder": {"spec": str, "precision": str, "sha256": str | None, "text_sha256": str | None},

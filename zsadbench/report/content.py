@@ -191,7 +191,7 @@ def _draw_maps(found: Sequence[map_samples.Result], name: str, find: Find) -> Dr
 
 
 def _draw_ranks(done: Sequence[Record], level: str, metric: str) -> Drawing:
-    return ranks.draw(significance.analyse(done, level, metric))
+    return ranks.draw(significance.analyse(significance.largest_setting(done), level, metric))
 
 
 def _draw_cost(run: Path, dataset: str) -> Drawing:

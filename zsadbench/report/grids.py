@@ -36,7 +36,7 @@ def results(table: Table, lines: Sequence[Line]) -> Grid:
     """Return some rows of a table, with intervals where the values have them."""
     rows = []
     for line in lines:
-        texts = " ".join([line.name.title, *words.marks(line)]), line.setting, line.trained_on
+        texts = " ".join([words.title_of(line), *words.marks(line)]), line.setting, line.trained_on
         if line.status == "done":
             numbers = [_number(line, column) for column in table.columns]
         else:

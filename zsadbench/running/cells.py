@@ -19,18 +19,17 @@ from zsadbench.data.reading import Reader
 from zsadbench.datasets import Sample
 from zsadbench.encoders.kept import KeptPasses
 from zsadbench.errors import ContractError, ZsadError
-from zsadbench.methods import Method, Prediction
+from zsadbench.methods import Final, Method
 from zsadbench.records import pixel_files, results, saved_maps
 from zsadbench.records.record import ImageScore
 from zsadbench.records.results import Record
-from zsadbench.running import recording
-from zsadbench.running.contract import check_prediction
+from zsadbench.running import contract, recording
 from zsadbench.running.evaluation import GroundTruth, evaluate, finished_maps
-from zsadbench.running.loading import ChunkStore, ImageBatch, batch_of, scored_batches
+from zsadbench.running.loading import ChunkStore, batch_of, scored_batches
 from zsadbench.running.plan import Cell, standing
 from zsadbench.running.progress import Recorded
 from zsadbench.running.request import Request
-from zsadbench.support import files, traces
+from zsadbench.support import files
 from zsadbench.support.guard import guard
 from zsadbench.support.meters import clock
 from zsadbench.support.spill import Parked, Spill
@@ -43,8 +42,9 @@ class CellRun:
 
     def __init__(self, cell: Cell, method: Method, store: ChunkStore, spill: Spill) -> None:
         self.cell, self.method, self.spill, self._store = cell, method, spill, store
-        self.scores = np.full(len(cell.samples), np.nan)
-        self.maps: list[tuple[int, Parked]] = []
+        self.final: Final | None = None  # image scores, once all images are predicted
+        self._scores: list[Tensor] = []  # as they were predicted
+        self._maps: list[tuple[int, Parked]] = []
         self.seconds = 0.0
         self.problem: ZsadError | None = None
         self._steps = list(scored_batches(store, cell.category, method))
@@ -59,24 +59,43 @@ class CellRun:
         while self._steps and self._steps[0][1] <= stop and self.problem is None:
             start, end, batch = self._steps.pop(0)
             began = clock(request.device)
-            action = partial(_checked, self.method, batch)
+            action = partial(contract.predict, self.method, batch)
             outcome = guard(partial(call, self.cell, action, start), request.fail_fast)
-            self.seconds += clock(request.device) - began
             if isinstance(outcome, ZsadError):
                 self.problem = outcome
             else:
-                self.scores[start:end] = outcome.scores[: end - start].cpu().numpy()
-                self.maps.append((start, self.spill.write(outcome.maps[: end - start])))
+                self._scores.append(outcome.scores[: end - start])
+                self._maps.append((start, self.spill.write(outcome.maps[: end - start])))
+                if not self._steps:
+                    self._finalise(request, call)
+            self.seconds += clock(request.device) - began
+
+    def _finalise(self, request: Request, call: Call) -> None:
+        """Make the image scores of the category."""
+        self.final = Final(torch.cat(self._scores))
+        if contract.waits(self.method):
+            paths = [sample.path for sample in self.cell.samples]
+            action = partial(contract.finalise, self.method, self.final.scores, paths)
+            outcome = guard(partial(call, self.cell, action, len(paths)), request.fail_fast)
+            if isinstance(outcome, ZsadError):
+                self.problem = outcome
+            else:
+                self.final = outcome
+
+    def finished(self) -> Final:
+        """Return the image scores of a cell without a problem, and how its maps are scaled."""
+        assert self.final is not None
+        return self.final
 
     @property
     def parked(self) -> tuple[int, int]:
         """Bytes on disk: of the predicted maps, and of the features of all chunks."""
-        return sum(parked.size for _, parked in self.maps), self._store.parked
+        return sum(parked.size for _, parked in self._maps), self._store.parked
 
     def maps_in_order(self) -> Iterator[tuple[int, Tensor]]:
-        """Yield (first image, predicted maps) as they were predicted, read back from disk."""
-        for start, parked in self.maps:
-            yield start, self.spill.read(parked)
+        """Yield (first image, maps on the method's own grid), read back from disk."""
+        for start, parked in self._maps:
+            yield start, self.finished().scaled(self.spill.read(parked))
 
 
 def make_store(
@@ -120,16 +139,6 @@ def remember(
         method.remember(batch_of(store, cell.category, 0, len(cell.references)))
 
 
-def _checked(method: Method, batch: ImageBatch) -> Prediction:
-    """Predict one batch and hold the method to its contract. Raises ContractError naming the field."""
-    prediction = method.predict(batch)
-    try:
-        check_prediction(prediction, batch, method.name)
-    except ContractError as error:
-        raise ContractError(f"{error} (predict at {traces.of(type(method).predict)})") from error
-    return prediction
-
-
 @torch.inference_mode()  # the mode belongs to a thread, and this runs in one of its own
 def conclude(cell_run: CellRun, truth: GroundTruth, request: Request) -> Recorded:
     """Evaluate a cell whose images are all predicted, and save its record."""
@@ -170,11 +179,12 @@ def _measure(cell_run: CellRun, truth: GroundTruth, request: Request) -> tuple[R
     if found.record is not None and found.stands:
         record = found.record
     else:
-        outcome = evaluate(truth, method, cell_run.scores, cell_run.maps_in_order, protocol)
+        values = cell_run.finished().scores.cpu().numpy().astype(np.float64)
+        outcome = evaluate(truth, method, values, cell_run.maps_in_order, protocol)
         record = recording.done(cell, method, outcome, request)
         scores = [
             ImageScore(name, sample.label, sample.defect, float(score))
-            for name, sample, score in zip(truth.names, cell.samples, cell_run.scores, strict=True)
+            for name, sample, score in zip(truth.names, cell.samples, values, strict=True)
         ]
         beside[results.SCORES] = results.encode_scores(scores)
         if outcome.histograms is not None:

@@ -52,6 +52,7 @@ def done(cell: Cell, method: Method, outcome: Evaluation, request: Request) -> R
         details=outcome.details,
         setting={
             "scope": method.scope,
+            "image_scope": method.image_scope,
             "shots": method.shots,
             "references": [cell.dataset.sample_id(sample) for sample in cell.references],
             "trained_on": None if trained_on is None else sorted(trained_on),

@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zsadbench import datasets
-from zsadbench.analysis.rows import SCOPES, Line, Table, arrange, identity, name_methods, settle, titled
+from zsadbench.analysis.rows import (
+    SCOPES,
+    Line,
+    Table,
+    arrange,
+    identity,
+    name_methods,
+    setting_name,
+    settle,
+    titled,
+)
 from zsadbench.datasets import DatasetCard
 from zsadbench.metrics import Column
 from zsadbench.records.efficiency import EfficiencyRecord, load_run
@@ -86,7 +96,7 @@ def collect(
         efficiency, key=lambda one: (order.index(one.setting["scope"]), one.title.lower(), one.method)
     ):
         title = titled(record.method, record.title)
-        setting = f"{record.setting['shots']}-shot{SCOPES[record.setting['scope']]}"
+        setting = setting_name(record.setting["scope"], record.setting["shots"])
         size = f", {record.encoder['size']} px" if record.encoder else ""
         encoder = f"{record.encoder.get('spec', DASH)}{size}"
         texts = title + (STAR if record.random_weights else ""), setting, encoder

@@ -42,6 +42,7 @@ class Number(NamedTuple):
     n_defined: int  # categories in the mean
     n_total: int  # categories of the dataset; 1 in a category's own row
     setting: str
+    scope: str  # what numbers of this level depend on: "image", "batch" or "category"
     trained_on: str  # "" for training-free methods
     published: float | None  # percent, as printed
     source: str  # of the published number: "file: table"
@@ -140,6 +141,7 @@ def _row(table: Table, line: Line, column: Column, value: Value) -> Number:
         len(value.covered),
         line.total,
         line.setting,
+        line.image_scope if column[0] == "image" else line.scope,
         line.trained_on,
         number.value if number else None,
         f"{number.source}: {number.table}" if number else "",
@@ -246,7 +248,7 @@ def _text_columns(tables: Sequence[Table]) -> list[str]:
 
 
 def _texts(line: Line, trained_on: str, columns: Sequence[str]) -> list[Cell]:
-    name = " ".join([line.name.title, *words.marks(line)])
+    name = " ".join([words.title_of(line), *words.marks(line)])
     texts = {
         "Category": words.category(line.category),
         "Method": name,

@@ -24,6 +24,7 @@ FORMATS = ("md", "latex", "csv")
 DASH = "–"  # what an undefined number is printed as
 DAGGER = "†"  # a leak
 DOUBLE_DAGGER = "‡"  # a published number of another configuration
+SECTION = "§"  # image scores that are scaled over the category
 LATEX_ESCAPES = str.maketrans(
     {
         **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -38,6 +39,7 @@ LATEX_ESCAPES = str.maketrans(
         DASH: "--",
         DAGGER: r"\textsuperscript{\dag}",
         DOUBLE_DAGGER: r"\textsuperscript{\ddag}",
+        SECTION: r"\textsuperscript{\S}",
     }
 )
 LATEX_HEAD = r"""% Needs \usepackage{booktabs}. Too wide? Put \resizebox{\linewidth}{!}{...} (graphicx) around a tabular.

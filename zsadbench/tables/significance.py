@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,8 +15,8 @@ from zsadbench import datasets, metrics
 from zsadbench.analysis import across
 from zsadbench.analysis.differences import Differences, compare
 from zsadbench.analysis.intervals import Resamples
-from zsadbench.analysis.rows import name_methods
-from zsadbench.analysis.significance import ALPHA, FEWEST_BLOCKS, MethodRanking, NothingToCompare, analyse
+from zsadbench.analysis.rows import check_protocols, name_methods
+from zsadbench.analysis.significance import ALPHA, FEWEST_BLOCKS, MethodRanking, NothingToCompare, analyse, by_setting
 from zsadbench.metrics import Column
 from zsadbench.records.results import Record
 from zsadbench.tables import sheet, words
@@ -31,32 +32,54 @@ def render(records: Sequence[Record], resamples: Resamples, format: str = "md") 
     `resamples` must hold the records' runs. Raises RecordError where no metric can be compared or files are missing,
     MissingDependency without the extra `report`.
     """
-    rankings: list[MethodRanking] = []
-    differences: list[Differences] = []
+    check_protocols(records)
+    groups = by_setting(records)
     problems: dict[str, None] = {}
-    for column in metrics.columns():
-        try:
-            rankings.append(analyse(records, *column))
-        except NothingToCompare as error:
-            problems[str(error)] = None
-    if not rankings:
-        raise NothingToCompare(next(iter(problems)))
-    for dataset in dict.fromkeys(record.dataset for record in records):
-        for column in metrics.columns() if format == "csv" else PAIRS:
-            try:
-                differences.append(compare(records, resamples, dataset, *column))
-            except NothingToCompare as error:
-                problems[str(error)] = None
+    compared = []
+    for setting, group in groups.items():
+        one = _compare(group, resamples, format)
+        problems |= dict.fromkeys(f"{setting}: {problem}" for problem in one.problems)
+        compared += [one] if one.rankings else []
+    if not compared:
+        told = " ".join(problems) or "got no finished result; expected those of two methods or more."
+        raise NothingToCompare(f"methods are compared with those of their setting. {told}")
     if format == "csv":
-        return _csv(rankings, differences)
+        return sheet.tidy_csv(FIELDS, [line for one in compared for line in _csv(one)])
     titles = {listing.name: listing.card.title for listing in datasets.available() if listing.card}
-    sheets = [_ranks(rankings), *(_pairs(one, titles.get(one.dataset, one.dataset)) for one in differences)]
+    sheets = []
+    for one in compared:
+        pairs = (_pairs(pair, titles.get(pair.dataset, pair.dataset)) for pair in one.differences)
+        sheets += [_ranks(one.rankings), *pairs]
     done = [record for record in records if record.status == "done"]
     leaks = dict.fromkeys(f"{record.method} on {record.dataset}" for record in done if record.setting.get("leak"))
-    told = [f"Left out, because the checkpoint was trained on the dataset: {', '.join(leaks)}."] if leaks else []
-    more = (*problems, *told, *across.notes(done), *words.conditions(done, name_methods(done)))
+    left_out = [f"Left out, because the checkpoint was trained on the dataset: {', '.join(leaks)}."] if leaks else []
+    more = (*problems, *left_out, *across.notes(done), *words.conditions(done, name_methods(done)))
     sheets[-1] = replace(sheets[-1], notes=(*sheets[-1].notes, *more))
     return (sheet.latex if format == "latex" else sheet.markdown)(sheets)
+
+
+class _Compared(NamedTuple):
+    """What was found in one setting, and why no more was."""
+
+    rankings: list[MethodRanking]
+    differences: list[Differences]
+    problems: list[str]
+
+
+def _compare(records: Sequence[Record], resamples: Resamples, format: str) -> _Compared:
+    found = _Compared([], [], [])
+    for column in metrics.columns():
+        try:
+            found.rankings.append(analyse(records, *column))
+        except NothingToCompare as error:
+            found.problems.append(str(error))
+    for dataset in dict.fromkeys(record.dataset for record in records) if found.rankings else ():
+        for column in metrics.columns() if format == "csv" else PAIRS:
+            try:
+                found.differences.append(compare(records, resamples, dataset, *column))
+            except NothingToCompare as error:
+                found.problems.append(str(error))
+    return found
 
 
 def _ranks(rankings: Sequence[MethodRanking]) -> Sheet:
@@ -72,7 +95,9 @@ def _ranks(rankings: Sequence[MethodRanking]) -> Sheet:
         body.append(["Friedman, p", "", *(_p(test.friedman_p if test else None) for test in tests)])
         body.append(["critical difference", "", *differences])
     head = ("Method", "Setting", *map(_label, rankings))
-    return Sheet("Average ranks", head, 2, tuple(map(sheet.row, body)), tuple(_rank_notes(rankings)))
+    return Sheet(
+        f"Average ranks, {first.settings[0]}", head, 2, tuple(map(sheet.row, body)), tuple(_rank_notes(rankings))
+    )
 
 
 def _rank_notes(rankings: Sequence[MethodRanking]) -> Iterator[str]:
@@ -82,7 +107,7 @@ def _rank_notes(rankings: Sequence[MethodRanking]) -> Iterator[str]:
         blocks.setdefault((len(one.blocks), kind), []).append(_label(one))
     for (count, kind), labels in blocks.items():
         which = "" if len(blocks) == 1 else f" for {', '.join(labels)}"
-        yield f"1 is best. Average ranks over {count} {kind}{which}; methods of all settings are ranked together."
+        yield f"1 is best. Average ranks over {count} {kind}{which}, among methods of this setting."
         if count < FEWEST_BLOCKS:
             yield f"No test of ranks is made over fewer than {FEWEST_BLOCKS} {kind}: it would say next to nothing."
     if any(one.kind == "category" for one in rankings):
@@ -119,7 +144,7 @@ def _pairs(one: Differences, title: str) -> Sheet:
     ]
     if one.left_out:
         notes.append(f"Left out, because some method has no value there: {', '.join(one.left_out)}.")
-    return Sheet(f"{title}: differences in {_label(one)}", head, 2, tuple(rows), tuple(notes))
+    return Sheet(f"{title}, {one.settings[0]}: differences in {_label(one)}", head, 2, tuple(rows), tuple(notes))
 
 
 def _label(one: MethodRanking | Differences) -> str:
@@ -132,14 +157,14 @@ def _p(p: float | None) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _csv(rankings: Sequence[MethodRanking], differences: Sequence[Differences]) -> str:
-    lines: list[tuple[object, ...]] = [line for ranking in rankings for line in _rank_rows(ranking)]
-    for one in differences:
+def _csv(compared: _Compared) -> Iterator[tuple[object, ...]]:
+    for ranking in compared.rankings:
+        yield from _rank_rows(ranking)
+    for one in compared.differences:
         place = one.dataset, one.level, one.metric
         for i, j in combinations(range(len(one.names)), 2):
             pair = one.names[i].cli, one.settings[i], one.names[j].cli, one.settings[j]
-            lines.append(("bootstrap_holm", *place, *pair, one.points[i, j], one.p[i, j]))
-    return sheet.tidy_csv(FIELDS, lines)
+            yield "bootstrap_holm", *place, *pair, one.points[i, j], one.p[i, j]
 
 
 def _rank_rows(one: MethodRanking) -> Iterator[tuple[object, ...]]:
@@ -149,8 +174,9 @@ def _rank_rows(one: MethodRanking) -> Iterator[tuple[object, ...]]:
         yield "average_rank", *place, name.cli, setting, "", "", rank, ""
     if one.tests is None:
         return
-    yield "friedman", *place, "", "", "", "", one.tests.friedman, one.tests.friedman_p
-    yield "critical_difference", *place, "", "", "", "", one.tests.critical_difference, ALPHA
+    setting = one.settings[0]
+    yield "friedman", *place, "", setting, "", "", one.tests.friedman, one.tests.friedman_p
+    yield "critical_difference", *place, "", setting, "", "", one.tests.critical_difference, ALPHA
     for i, j in combinations(range(len(one.names)), 2):
         pair = one.names[i].cli, one.settings[i], one.names[j].cli, one.settings[j]
         difference = one.average_ranks[j] - one.average_ranks[i]

@@ -12,7 +12,7 @@ from zsadbench.records.results import MEAN, Record
 from zsadbench.support import variants
 from zsadbench.support.texts import grouped
 from zsadbench.tables import data_notes
-from zsadbench.tables.sheet import DAGGER, DASH, DOUBLE_DAGGER
+from zsadbench.tables.sheet import DAGGER, DASH, DOUBLE_DAGGER, SECTION
 
 STATUSES = {
     "needs_checkpoint": "needs a checkpoint",
@@ -57,9 +57,14 @@ def published(value: Value, metric: str) -> str:
 
 
 def marks(line: Line) -> list[str]:
-    """Return what must be said beside a row's name: a leak, and categories that it lacks."""
+    """Return what must be said beside a row's name on one dataset: a leak, and categories that it lacks."""
     lacking = 0 < len(line.done) < line.total
     return [*([DAGGER] if line.leak else []), *([f"[{len(line.done)} of {line.total} categories]"] if lacking else [])]
+
+
+def title_of(line: Line) -> str:
+    """Return what a row is called, with the mark of image scores that see more than its setting says."""
+    return f"{line.name.title} {SECTION}" if line.image_scope != line.scope else line.name.title
 
 
 def notes_below(table: Table, records: Iterable[Record]) -> list[str]:
@@ -120,6 +125,11 @@ def _units(lines: Sequence[Line]) -> Iterator[str]:
     yield from _seeds(lines)
     if any(line.leak for line in lines):
         yield f"{DAGGER} The checkpoint was trained on this dataset: not a zero-shot result, and not ranked."
+    if any(line.image_scope != line.scope for line in lines):
+        yield (
+            f"{SECTION} Image scores are scaled over the whole test category, as in the method's code; pixel metrics "
+            "do not depend on that."
+        )
     if any(SCOPES[line.scope] for line in lines):
         yield "Batch: images of one batch see each other; transductive: they see the whole test category."
 

@@ -19,8 +19,7 @@ from zsadbench.encoders.base import Encoder
 from zsadbench.encoders.features import FeatureRequest, Features
 from zsadbench.encoders.watch import Watch
 from zsadbench.methods import Method, Prediction, TrainableMethod
-from zsadbench.running import loading
-from zsadbench.running.contract import check_prediction
+from zsadbench.running import contract, loading
 from zsadbench.running.isolation import Shared
 from zsadbench.support import calls
 from zsadbench.testing.dataset import check_dataset
@@ -46,7 +45,7 @@ def check_method(name: str, encoder: str | Encoder = "tiny", count: int = 6, **c
 
     Checks: shape, dtype and finiteness; determinism; that nothing which others use is changed while it is made,
     remembers or predicts (features, images, the encoder, settings of torch, numpy and the process); no gradients kept;
-    that `request` covers what predict asks for, so that runs can share passes; and what `scope` promises: "image"
+    that `request` covers what predict asks for, so that runs can share passes; and what `scope` and `image_scope` promise: "image"
     results depend on that image alone, "batch" and "category" results move with their images when the order changes.
     Raises AssertionError or ContractError that says what is wrong.
 
@@ -72,8 +71,8 @@ def check_method(name: str, encoder: str | Encoder = "tiny", count: int = 6, **c
     _assert_same(first, again, f"{name} is not deterministic", exact=True)
     assert not first.scores.requires_grad and not first.maps.requires_grad, f"{name} keeps gradients in its prediction"
     if method.scope == "image":
-        _check_image_scope(guest, method, images, category, first)
-    else:
+        _check_image_scope(guest, method, images, category)
+    if method.scope != "image" or contract.waits(method):
         _check_permutation(guest, method, images, category, first)
 
 
@@ -111,21 +110,31 @@ def _check_card(method: Method) -> None:
 
 
 def _predict(guest: _Guest, method: Method, images: Tensor, category: Category) -> Prediction:
-    """Predict all images in the batches that the method's scope asks for."""
+    """Predict all images in the batches that the method's scope asks for, and finalise them."""
+    scores, maps = _predict_apart(guest, method, images, category)
+    if not contract.waits(method):
+        return Prediction(scores, maps)
+    paths = [Path(f"image_{i}.png") for i in range(len(images))]
+    final = guest.call(partial(contract.finalise, method, scores, paths))
+    return Prediction(final.scores, final.scaled(maps))
+
+
+def _predict_apart(guest: _Guest, method: Method, images: Tensor, category: Category) -> Prediction:
+    """Predict all images in the batches that the method's scope asks for; none knows of those of another."""
     size = method.batch_images if method.scope == "batch" and method.batch_images else len(images)
     store, whole = _batch(images, category, "image")
     parts: list[Prediction] = []
     for batch in whole.split(size):
-        parts.append(guest.call(partial(method.predict, batch), store))
-        check_prediction(parts[-1], batch, method.name)
+        parts.append(guest.call(partial(contract.predict, method, batch), store))
     extra = store.asked.keys() - method.request.keys()
     assert not extra, f"{method.name}.request does not declare {', '.join(sorted(extra))}, which predict() asks for"
     return Prediction(torch.cat([part.scores for part in parts]), torch.cat([part.maps for part in parts]))
 
 
-def _check_image_scope(guest: _Guest, method: Method, images: Tensor, category: Category, whole: Prediction) -> None:
+def _check_image_scope(guest: _Guest, method: Method, images: Tensor, category: Category) -> None:
+    whole = _predict_apart(guest, method, images, category)
     for i in range(len(images)):
-        alone = _predict(guest, method, images[i : i + 1], category)
+        alone = _predict_apart(guest, method, images[i : i + 1], category)
         expected = Prediction(whole.scores[i : i + 1], whole.maps[i : i + 1])
         _assert_same(alone, expected, f'{method.name} has scope "image", but image {i} scores differently alone')
 
@@ -137,7 +146,10 @@ def _check_permutation(guest: _Guest, method: Method, images: Tensor, category: 
     moved = _predict(guest, method, images[order], category)
     back = Prediction(moved.scores[order.argsort()], moved.maps[order.argsort()])
     _assert_same(
-        back, expected, f'{method.name} has scope "{method.scope}", but results depend on the order of its images'
+        back,
+        expected,
+        f'{method.name} has scope "{method.scope}" and image scope "{method.image_scope}", but results depend on the '
+        "order of its images",
     )
 
 
