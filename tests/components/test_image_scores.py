@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zsadbench.components.image_scores import Evidence, fuse, minmax
+from zsadbench.components.image_scores import fuse, minmax
 
 
 def test_a_constant_map_scales_to_zero():
@@ -21,8 +21,3 @@ def test_image_scores_add_the_class_token_and_the_map_scaled_over_the_category()
     assert fuse(abnormal, peak, "minmax_sum").tolist() == pytest.approx([1, 0.5, 1.5])
     assert fuse(abnormal, peak, "sum").tolist() == pytest.approx([3.2, 1.4, 2.6])
     assert torch.equal(fuse(abnormal, peak, "class_token"), abnormal)
-
-
-def test_evidence_of_batches_is_collected_in_order():
-    parts = [Evidence(torch.full((n,), float(n)), torch.zeros(n), torch.zeros(n, 2, 2)) for n in (1, 2)]
-    assert Evidence.collect(parts).abnormal.tolist() == [1, 2, 2]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import whole
 from torch import Tensor
 from torch.nn import functional
 from zsadbench.methods.aa_clip.adapters import mix
@@ -121,15 +122,26 @@ def test_prediction_equals_the_formulas_of_the_page(
         blurred = functional.conv2d(padded, kernel[None, None])
         total += functional.interpolate(blurred, encoder.size, mode="bilinear", align_corners=True)[:, 0]
     expected = (total - total.min()) / (total.max() - total.min())
-    scores, maps = method.predict(from_tensor(images, CATEGORY))
+    scores, maps = whole.predict(method, from_tensor(images, CATEGORY))
     torch.testing.assert_close(finish(maps, method, encoder.size), expected, rtol=1e-4, atol=1e-4)
     peaks, raw = expected.flatten(1).amax(dim=1), (detection @ text[1] + 1) / 2
     image = (raw - raw.min()) / (raw.max() - raw.min())
     torch.testing.assert_close(scores, peaks if domain == "medical" else (peaks + image) / 2, rtol=1e-4, atol=1e-4)
 
 
+def test_without_scaling_scores_and_maps_are_the_raw_ones_of_an_image_alone(encoder: encoders.base.Encoder) -> None:
+    batch = from_tensor(toy_images(3, encoder.size), CATEGORY)
+    scaled, plain = (make(encoder, score=score) for score in ("minmax", "plain"))
+    (_, highest, detected), raw = scaled.predict(batch).scores.unbind(1), scaled.predict(batch).maps
+    scores, maps = whole.predict(plain, batch)
+    assert torch.equal(maps, raw) and (plain.scope, plain.image_scope) == ("image", "image")
+    torch.testing.assert_close(scores, (highest + detected) / 2)
+    assert whole.predict(scaled, batch).maps.max() <= 1 < raw.max(), "one line for all maps of the category"
+
+
 def test_a_category_of_equal_images_has_equal_scores_and_no_nan(encoder: encoders.base.Encoder) -> None:
-    scores, maps = make(encoder).predict(from_tensor(toy_images(1, encoder.size).expand(3, -1, -1, -1), CATEGORY))
+    images = toy_images(1, encoder.size).expand(3, -1, -1, -1)
+    scores, maps = whole.predict(make(encoder), from_tensor(images, CATEGORY))
     assert torch.isfinite(maps).all() and torch.isfinite(scores).all() and scores.unique().numel() == 1
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import whole
 from torch import Tensor
 
 from zsadbench import encoders, methods
@@ -50,7 +51,7 @@ def test_prediction_equals_the_formulas_of_the_page(encoder: encoders.base.Encod
     tensors = checkpoint(encoder)
     method.load_checkpoint(tensors, "test")
     batch = from_tensor(toy_images(2, encoder.size), CATEGORY)
-    scores, maps = method.predict(batch)
+    scores, maps = whole.predict(method, batch)
     text = method.text(CATEGORY)
     features = batch.features(encoder, method.request)
     embedding = features.embedding / features.embedding.norm(dim=1, keepdim=True)
@@ -71,7 +72,7 @@ def test_maps_have_the_input_size_and_lie_between_zero_and_the_number_of_stages(
     method = make(encoder, layers=(6, 12))
     method.initialise(seed=0)
     with torch.inference_mode():
-        scores, maps = method.predict(from_tensor(toy_images(3, encoder.size), CATEGORY))
+        scores, maps = whole.predict(method, from_tensor(toy_images(3, encoder.size), CATEGORY))
     assert maps.shape == (3, encoder.size, encoder.size)
     assert 0 <= float(maps.min()) <= float(maps.max()) <= 2
     assert 0 <= float(scores.min()) <= float(scores.max()) <= 1
@@ -156,8 +157,8 @@ def test_stage_maps_are_differentiable_in_the_layers(encoder: encoders.base.Enco
 @pytest.mark.parametrize(("score", "scope"), [("minmax", "category"), ("bounded", "image")])
 def test_few_shot_keeps_the_contract_of_its_scope(score: str, scope: str) -> None:
     check_method("april_gan", shots=2, few_shot_score=score)
-    assert methods.create("april_gan", encoder="tiny", shots=2, few_shot_score=score).scope == scope
-    assert methods.create("april_gan", encoder="tiny", few_shot_score=score).scope == "image"
+    assert methods.create("april_gan", encoder="tiny", shots=2, few_shot_score=score).image_scope == scope
+    assert methods.create("april_gan", encoder="tiny", few_shot_score=score).image_scope == "image"
 
 
 def few_shot(encoder: encoders.base.Encoder, **changes: object) -> TrainableMethod:
@@ -172,7 +173,7 @@ def test_few_shot_maps_and_scores_equal_the_formulas_of_the_page(encoder: encode
     zero_shot, method = make(encoder), few_shot(encoder)
     zero_shot.load_checkpoint(checkpoint(encoder), "test")
     batch = from_tensor(toy_images(3, encoder.size), CATEGORY)
-    probability, expected = zero_shot.predict(batch)
+    probability, expected = whole.predict(zero_shot, batch)
     references = from_tensor(toy_images(2, encoder.size, seed=1), CATEGORY).features(encoder, method.request)
     features = batch.features(encoder, method.request)
     for layer in (3, 6, 9, 12):
@@ -180,12 +181,12 @@ def test_few_shot_maps_and_scores_equal_the_formulas_of_the_page(encoder: encode
         tokens = torch.nn.functional.normalize(features.tokens(layer), dim=2)
         distance = (1 - tokens @ memory.T).min(dim=2).values.reshape(3, 1, 8, 8)
         expected = expected + torch.nn.functional.interpolate(distance, 64, mode="bilinear", align_corners=True)[:, 0]
-    scores, maps = method.predict(batch)
+    scores, maps = whole.predict(method, batch)
     torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-4)
     peak = expected.flatten(1).max(dim=1).values
     minmax = (peak - peak.min()) / (peak.max() - peak.min())
     torch.testing.assert_close(scores, (probability + minmax) / 2, rtol=1e-4, atol=1e-4)
-    bounded = few_shot(encoder, few_shot_score="bounded").predict(batch).scores
+    bounded = whole.predict(few_shot(encoder, few_shot_score="bounded"), batch).scores
     torch.testing.assert_close(bounded, (probability + peak / 8) / 2, rtol=1e-4, atol=1e-4)
 
 
@@ -196,7 +197,8 @@ def test_a_reference_image_itself_adds_nothing_to_its_map(encoder: encoders.base
 
 
 def test_equal_images_have_equal_few_shot_scores_and_no_nan(encoder: encoders.base.Encoder) -> None:
-    scores, _ = few_shot(encoder).predict(from_tensor(toy_images(1, encoder.size).repeat(3, 1, 1, 1), CATEGORY))
+    images = toy_images(1, encoder.size).repeat(3, 1, 1, 1)
+    scores, _ = whole.predict(few_shot(encoder), from_tensor(images, CATEGORY))
     assert torch.isfinite(scores).all() and scores.unique().numel() == 1
 
 

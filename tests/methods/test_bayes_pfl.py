@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
+import whole
 from torch import Tensor
 from zsadbench.methods.bayes_pfl import (
     IMAGE_BRANCH,
@@ -19,7 +20,6 @@ from zsadbench.methods.bayes_pfl.losses import balanced_focal, batch_dice, ortho
 from zsadbench.methods.bayes_pfl.network import Network
 
 from zsadbench import datasets, encoders, methods
-from zsadbench.components.image_scores import Evidence
 from zsadbench.datasets import Category
 from zsadbench.encoders.base import Encoder
 from zsadbench.errors import UsageError, WeightsError
@@ -94,8 +94,8 @@ def test_kl_divides_log_determinants_by_the_number_of_images() -> None:
 @pytest.mark.parametrize("changes", [{}, {"score": "mean"}, {"score": "class_token", "stage": 1}])
 def test_bayes_pfl_keeps_the_contract_of_its_scope(changes: dict[str, object]) -> None:
     check_method("bayes_pfl", count=3, samples=2, bank=1, **changes)
-    scope = methods.create("bayes_pfl", encoder="tiny", **changes).scope
-    assert scope == ("image" if "score" in changes else "category")
+    method = methods.create("bayes_pfl", encoder="tiny", **changes)
+    assert (method.scope, method.image_scope) == ("image", "image" if "score" in changes else "category")
 
 
 def text_pairs(method: TrainableMethod, embedding: Tensor, sentence: str) -> list[tuple[Tensor, Tensor]]:
@@ -171,18 +171,17 @@ def test_prediction_equals_the_formulas_of_the_page(encoder: Encoder, stage: int
                 maps.append(upsampled.softmax(dim=1)[0, 1])
         expected = torch.stack(maps).mean(dim=0)
         top = expected.flatten().sort(descending=True).values[:20].mean()
-        scores, predicted = method.predict(batch)
+        scores, predicted = whole.predict(method, batch)
     torch.testing.assert_close(predicted[0], expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(scores[0], 0.3 * torch.stack(probabilities).mean() + 0.7 * top, rtol=1e-4, atol=1e-5)
 
 
 def test_scores_are_scaled_over_the_category_or_not_at_all_or_the_class_token_alone() -> None:
-    evidence = Evidence(torch.tensor([0.2, 0.4, 0.3]), torch.tensor([0.6, 0.5, 0.7]), torch.zeros(3, 1, 1))
+    evidence = torch.tensor([[0.2, 0.6], [0.4, 0.5], [0.3, 0.7]])
     torch.testing.assert_close(fuse(evidence, "minmax", 0.5), torch.tensor([0.25, 0.5, 0.75]))
     torch.testing.assert_close(fuse(evidence, "mean", 0.25), torch.tensor([0.5, 0.475, 0.6]))
-    assert torch.equal(fuse(evidence, "class_token", 0.5), evidence.abnormal)
-    same = Evidence(*(torch.ones(2) for _ in range(2)), torch.zeros(2, 1, 1))
-    assert torch.equal(fuse(same, "minmax", 0.5), torch.zeros(2)), "equal images score 0"
+    assert torch.equal(fuse(evidence, "class_token", 0.5), evidence[:, 0])
+    assert torch.equal(fuse(torch.ones(2, 2), "minmax", 0.5), torch.zeros(2)), "equal images score 0"
 
 
 def test_draws_depend_on_the_seed_and_on_how_many_there_are(encoder: Encoder) -> None:

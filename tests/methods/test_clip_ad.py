@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+import whole
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
@@ -18,7 +17,6 @@ from zsadbench.datasets import Category
 from zsadbench.encoders import open_clip, tiny
 from zsadbench.encoders.features import FeatureRequest
 from zsadbench.errors import OptionError, UsageError, WeightsError
-from zsadbench.running import loading
 from zsadbench.running.loading import from_tensor
 from zsadbench.support import plugins
 from zsadbench.testing import check_method, toy_images
@@ -121,33 +119,24 @@ def test_image_score_adds_class_token_and_smoothed_maximum_scaled_over_the_categ
 ) -> None:
     batch = from_tensor(toy_images(4, encoder.size), CATEGORY)
     method = make(encoder, text, sigma=2.0)
-    scores, maps = method.predict(batch)
+    scores, maps = whole.predict(method, batch)
     embeddings = unit(encoder.encode(batch.images, FeatureRequest(cls=True)).embedding)
     p0 = (100 * embeddings @ text.T).softmax(dim=-1)[:, 1].numpy()
     full = functional.interpolate(maps[:, None], encoder.size, mode="bilinear", align_corners=False)[:, 0].numpy()
     p1 = np.array([gaussian_filter(image, 2.0).max() for image in full])
     expected = sum((values - values.min()) / (values.max() - values.min()) for values in (p0, p1))
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(make(encoder, text, sigma=2.0, image_score="sum").predict(batch).scores, p0 + p1, 1e-4)
-    np.testing.assert_allclose(make(encoder, text, image_score="class_token").predict(batch).scores, p0, 1e-4)
+    summed, alone = (make(encoder, text, sigma=2.0, image_score=rule) for rule in ("sum", "class_token"))
+    np.testing.assert_allclose(whole.predict(summed, batch).scores, p0 + p1, 1e-4)
+    np.testing.assert_allclose(whole.predict(alone, batch).scores, p0, 1e-4)
 
 
-def test_category_walked_in_parts_equals_the_category_at_once(encoder: encoders.base.Encoder, text: Tensor) -> None:
-    images = toy_images(5, encoder.size)
-    rows = {Path(f"{i}.png"): image for i, image in enumerate(images)}
-    store = loading.ChunkStore(tuple(rows), 2, rows.__getitem__)
-    method = make(encoder, text)
-    whole = method.predict(from_tensor(images, CATEGORY))
-    parts = method.predict(loading.batch_of(store, CATEGORY, 0, 5))
-    for one, other in zip(parts, whole, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
-
-
-def test_only_the_transductive_image_score_depends_on_the_category(
+def test_only_scaled_image_scores_depend_on_the_category_and_maps_never_do(
     encoder: encoders.base.Encoder, text: Tensor
 ) -> None:
     rules = ("minmax_sum", "sum", "class_token")
-    assert [make(encoder, text, image_score=rule).scope for rule in rules] == ["category", "image", "image"]
+    assert [make(encoder, text, image_score=rule).image_scope for rule in rules] == ["category", "image", "image"]
+    assert {make(encoder, text, image_score=rule).scope for rule in rules} == {"image"}
 
 
 @pytest.mark.parametrize(
@@ -208,8 +197,8 @@ def test_ten_crops_are_corners_and_centre_and_their_mirror_images(encoder: encod
             scores.append((100 * embedding @ text.T).softmax(dim=-1)[:, 1])
     crops = torch.stack(scores).mean(dim=0)
     batch = from_tensor(images, CATEGORY)
-    plain = make(encoder, text, image_score="class_token").predict(batch).scores
-    combined = make(encoder, text, image_score="class_token", multi_crop=True).predict(batch).scores
+    plain = whole.predict(make(encoder, text, image_score="class_token"), batch).scores
+    combined = whole.predict(make(encoder, text, image_score="class_token", multi_crop=True), batch).scores
     torch.testing.assert_close(combined, (plain + crops) / 2, rtol=1e-3, atol=1e-5)
 
 

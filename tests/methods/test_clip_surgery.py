@@ -112,12 +112,13 @@ def test_minmax_maps_fill_zero_to_one_in_each_image(encoder: encoders.base.Encod
     assert torch.equal(scaled.flatten(1).argsort(dim=1), plain.flatten(1).argsort(dim=1))
 
 
-def test_only_the_transductive_image_score_depends_on_the_category(encoder: encoders.base.Encoder) -> None:
+def test_only_scaled_image_scores_depend_on_the_category_and_maps_never_do(encoder: encoders.base.Encoder) -> None:
     scopes = {
-        rule: methods.create("clip_surgery", encoder=encoder, image_score=rule).scope
+        rule: methods.create("clip_surgery", encoder=encoder, image_score=rule).image_scope
         for rule in ("minmax_sum", "sum", "class_token")
     }
     assert scopes == {"minmax_sum": "category", "sum": "image", "class_token": "image"}
+    assert methods.create("clip_surgery", encoder=encoder).scope == "image"
 
 
 @pytest.mark.parametrize(

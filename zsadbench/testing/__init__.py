@@ -45,9 +45,9 @@ def check_method(name: str, encoder: str | Encoder = "tiny", count: int = 6, **c
 
     Checks: shape, dtype and finiteness; determinism; that nothing which others use is changed while it is made,
     remembers or predicts (features, images, the encoder, settings of torch, numpy and the process); no gradients kept;
-    that `request` covers what predict asks for, so that runs can share passes; and what `scope` and `image_scope` promise: "image"
-    results depend on that image alone, "batch" and "category" results move with their images when the order changes.
-    Raises AssertionError or ContractError that says what is wrong.
+    that `request` covers what predict asks for, so that runs can share passes; and what `scope` and `image_scope`
+    promise: "image" results depend on that image alone, "batch" and "category" results move with their images when the
+    order changes. Raises AssertionError or ContractError that says what is wrong.
 
     Example:
 

@@ -51,13 +51,13 @@ def infer(fixture: Fixture, domain: str) -> dict[str, Tensor]:
     """Return maps and scores of the images as one category, by the rule of a domain."""
     method = make(fixture, domain=domain)
     batch = loading.from_tensor(fixture.inputs["images"], category(fixture, fixture.spec["test_class_name"]))
-    scores, maps = method.predict(batch)
-    raw = method.raw(batch, method.known_text(batch.category))
+    evidence, raw = method.predict(batch)
+    final = method.finalise(evidence)
     return {
-        f"map_raw_{domain}": fixture.full_size(raw.maps, method),
-        f"map_{domain}": fixture.full_size(maps, method),
-        f"score_{domain}": scores,
-        "score_cls_raw": raw.detection,
+        f"map_raw_{domain}": fixture.full_size(raw, method),
+        f"map_{domain}": fixture.full_size(final.scaled(raw), method),
+        f"score_{domain}": final.scores,
+        "score_cls_raw": evidence[:, 2],
     }
 
 

@@ -26,13 +26,13 @@ def produce(fixture: Fixture) -> dict[str, Tensor]:
     )
     fixture.expect(num_stages=len(fixture.options["layers"]))
     method, batch = make(fixture, shots=0), fixture.batch()
-    scores, maps = method.predict(batch)
+    evidence, maps = method.predict(batch)
     features = batch.features(method.encoder, method.request)
     tokens = [features.tokens(layer) for layer in method.layers]
     stages = [method.stage_map(layer, i, fixture.inputs["text"])[:, ::4, ::4] for i, layer in enumerate(tokens)]
     all_tokens = [torch.cat([features.prefix(layer), features.tokens(layer)], dim=1) for layer in method.layers]
     return {
-        "zero_score": scores,
+        "zero_score": method.finalise(evidence).scores,
         "zero_map": fixture.full_size(maps, method),
         "stage_probs": torch.stack(stages),
         "tokens": torch.stack(all_tokens),

@@ -8,8 +8,8 @@ import torch
 from zsadbench.methods.bayes_pfl import IMAGE_STAGE, fuse
 from zsadbench.methods.bayes_pfl.flows import Noise
 
-from zsadbench.components.image_scores import Evidence
 from zsadbench.datasets import Category
+from zsadbench.methods import Prediction
 from zsadbench.running.loading import from_tensor
 
 if TYPE_CHECKING:
@@ -40,16 +40,17 @@ def produce(fixture: Fixture) -> dict[str, Tensor]:
     outputs |= {"text_test": torch.cat(texts), "image_features_test": torch.cat(embeddings)}
     for stage in (1, 2):
         for top in fixture.options["top_k"]:
-            evidence = collect(fixture, make(fixture, stage=stage, top=top))
+            evidence, maps = collect(fixture, make(fixture, stage=stage, top=top))
             outputs[f"score_stage{stage}_k{top}"] = fuse(evidence, "minmax", fixture.options["score_alpha"])
-            outputs[f"p_stage{stage}"] = evidence.abnormal
-    return outputs | {"map": evidence.maps, "map_smoothed": fixture.full_size(evidence.maps, method)}
+            outputs[f"p_stage{stage}"] = evidence[:, 0]
+    return outputs | {"map": maps, "map_smoothed": fixture.full_size(maps, method)}
 
 
-def collect(fixture: Fixture, method: TrainableMethod) -> Evidence:
+def collect(fixture: Fixture, method: TrainableMethod) -> Prediction:
     """Return what scores are made of, for the test images, each with its own category and noise."""
     of_each = enumerate(categories(fixture, "test"))
-    return Evidence.collect(method.evidence(image(fixture, i, one), noise(fixture, i)) for i, one in of_each)
+    parts = [method.drawn(image(fixture, i, one), noise(fixture, i)) for i, one in of_each]
+    return Prediction(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 @torch.inference_mode(False)

@@ -33,16 +33,16 @@ def produce(fixture: Fixture) -> dict[str, Tensor]:
         align_corners=options["sdp_align_corners"],
         sigma=options["smoothing_sigma"] or 0.0,
     )
-    maps = method.predict(batch).maps
-    evidence = method.evidence(batch, text)
+    method.text = lambda category: text
+    scores, maps = method.predict(batch)
     features = batch.features(encoder, method.request)
     tokens = [method.stage_tokens(features, method.stages[i]) for i in method.used]
     abnormal = torch.stack([clip_ad.surgery(unit(stage), text, options["cls_temperature"]) for stage in tokens]).sum(0)
     return {
         "map_raw": resize_maps(maps, options["image_size"], method.align_corners),
         "map": fixture.full_size(maps, method),
-        "p0": evidence.abnormal,
-        "p1": evidence.peak,
+        "p0": scores[:, 0],
+        "p1": scores[:, 1],
         "similarity": torch.stack([-abnormal, abnormal], dim=-1),
         "surgery_tokens": torch.stack(tokens),
         "pos_embed": encoder.positions,

@@ -21,13 +21,14 @@ def produce(fixture: Fixture) -> dict[str, Tensor]:
     fixture.describes("score")
     method, batch, text = make(fixture), fixture.batch(), fixture.inputs["text"]
     features = batch.features(method.encoder, method.request | method.training_request)
-    evidence = method.evidence(batch, text)
+    method.text = lambda category: text
+    scores, maps = method.predict(batch)
     size = fixture.options["image_size"]
     return {
-        "map_raw": evidence.maps,
-        "map": fixture.full_size(evidence.maps, method),
-        "p0": evidence.abnormal,
-        "p1": evidence.peak,
+        "map_raw": maps,
+        "map": fixture.full_size(maps, method),
+        "p0": scores[:, 0],
+        "p1": scores[:, 1],
         "map_sdp": resize_maps(method.surgery_maps(features, text), size, method.align_corners),
         "map_linear": torch.stack([method.mapped(features, i, text) for i in method.used]).sum(dim=0),
         "pos_embed": method.encoder.positions,
