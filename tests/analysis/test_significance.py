@@ -130,6 +130,7 @@ def test_a_method_is_one_over_datasets_though_its_preset_is_the_one_that_suits_e
     found = analyse([one for one in records if not one.method.startswith("winclip")], "image", "auroc")
     assert [name.title for name in found.names] == ["APRIL_GAN", "CLIP_AD"] and len(found.blocks) == 6
     text = significance_tables.render([one for one in records if "winclip" not in one.method], Fake())
+    assert "### Average ranks, 0-shot" in text
     assert "- CLIP_AD is clip_ad on mvtec; clip_ad.sdp_rvs_visa on visa." in text
 
 
@@ -228,12 +229,37 @@ def test_the_markdown_shows_ranks_tests_and_differences():
     records = [*grid(VALUES), record("a", "visa/x", 0.5), record("leaky", "mvtec/0", 0.99, leak=True)]
     text = significance_tables.render(records, Fake())
     assert "| Friedman, p " in text and "critical difference" in text
-    assert "### MVTec AD: differences in pixel AU-PRO" in text
+    assert "### MVTec AD, 0-shot: differences in pixel AU-PRO" in text
     assert "Holm-corrected for 6 pairs" in text and "**" in text
     assert "### VisA" not in text, "one method has nothing to be compared with"
     assert "got finished results of 1 methods on visa" in text
     assert "because the checkpoint was trained on the dataset: leaky on mvtec" in text
     assert re.search(r"Wilcoxon's test, Holm-corrected, tells \d of 6 pairs apart", text)
+
+
+def test_methods_are_compared_with_those_of_their_setting_alone():
+    records = [
+        record(name, f"mvtec/{i}", value + i / 100, **setting)
+        for i in range(6)
+        for name, value, setting in (
+            ("a", 0.5, {}), ("b", 0.4, {"image_scope": "category"}), ("c", 0.9, {"scope": "category"}),
+            ("d", 0.8, {"scope": "category"}), ("e", 0.7, {"shots": 1}),
+        )
+    ]  # fmt: skip
+    text = significance_tables.render(records, Fake())
+    assert re.findall("### (Average ranks.*)", text) == ["Average ranks, 0-shot", "Average ranks, 0-shot, transductive"]
+    first = text[text.index("### Average") : text.index("transductive\n")]
+    assert re.findall(r"(?m)^\| ([A-E]) ", first) == ["A", "B"] and "over 6 categories, among methods of this" in first
+    assert "1-shot: got finished results of 1 methods on mvtec" in text
+    rows = list(csv.DictReader(io.StringIO(significance_tables.render(records, Fake(), "csv"))))
+    assert {(row["method"], row["other"]) for row in rows if row["test"] == "nemenyi"} == {("a", "b"), ("c", "d")}
+    assert {row["setting"] for row in rows if row["test"] == "critical_difference"} == {
+        "0-shot",
+        "0-shot, transductive",
+    }
+    assert [one.method for one in significance.largest_setting(records)[:2]] == ["a", "b"]
+    with pytest.raises(NothingToCompare, match=r"compared with those of their setting. 0-shot: got .* 1-shot: got"):
+        significance_tables.render([one for one in records if one.method in "ae"], Fake())
 
 
 def test_the_csv_has_every_metric_and_pair_at_full_precision():

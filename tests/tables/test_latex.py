@@ -98,6 +98,12 @@ def test_a_marked_row_keeps_its_dataset_apart_from_others() -> None:
     assert "\n" + r"A \textsuperscript{\dag} {[}1 of 2 categories{]} & 0-shot & visa &" in text
 
 
+def test_a_mark_that_holds_on_every_dataset_keeps_them_side_by_side() -> None:
+    scaled = {**trained("visa"), "image_scope": "category"}
+    text = source(*(record("a", dataset, "x", 0.5, setting=scaled) for dataset in ("mvtec", "visa")))
+    assert text.count(r"\begin{table}") == 1 and "\nA \\textsuperscript{\\S} & 0-shot & visa &" in text
+
+
 def test_training_sets_that_differ_between_datasets_are_both_named() -> None:
     text = source(
         record("a", "mvtec", "bottle", 0.5, setting=trained("visa")),

@@ -100,9 +100,9 @@ def test_csv_is_tidy_and_keeps_every_digit() -> None:
     text = quality.render([record(auroc=third)], format="csv", cards={})
     first, *lines = text.splitlines()
     assert first == (
-        "method,dataset,category,level,metric,value,n_defined,n_total,setting,trained_on,published,source,differs"
+        "method,dataset,category,level,metric,value,n_defined,n_total,setting,scope,trained_on,published,source,differs"
     )
-    assert lines[0] == f"winclip,mvtec,mean,image,auroc,{100 * third!r},1,1,0-shot,,,,"
+    assert lines[0] == f"winclip,mvtec,mean,image,auroc,{100 * third!r},1,1,0-shot,image,,,,"
     assert len(lines) == 7
 
 
@@ -156,6 +156,23 @@ def test_settings_are_ranked_apart_and_named() -> None:
         "0-shot, transductive",
     ]
     assert "transductive: they see the whole test category" in found
+
+
+def test_image_scores_that_are_scaled_over_the_category_stand_with_a_mark_in_their_setting() -> None:
+    scaled = setting(image_scope="category")
+    records = [record("a", auroc=0.5), record("b", auroc=0.9, setting=scaled), record("c", auroc=0.6)]
+    found = markdown(*records)
+    assert [cells(found)[name][0] for name in ("A", "B §", "C")] == ["50.0", "**90.0**", "<u>60.0</u>"]
+    assert "- § Image scores are scaled over the whole test category, as in the method's code" in found
+    assert "transductive" not in found and "§" not in markdown(*records[::2])
+    rows = [row for row in quality.rows(records, cards={}) if row.method == "b" and row.category == "mean"]
+    assert {(row.level, row.scope) for row in rows} == {("image", "category"), ("pixel", "image")}
+
+
+def test_a_record_that_knows_one_scope_alone_is_read_with_it() -> None:
+    """As versions before 0.2 wrote them."""
+    found = markdown(record("a", setting=setting(scope="category")), record("b", setting=setting(scope="image")))
+    assert "| 0-shot, transductive |" in found and "§" not in found
 
 
 def test_a_leaking_row_is_marked_and_not_ranked() -> None:
