@@ -24,7 +24,7 @@ FORMATS = ("md", "latex", "csv")
 DASH = "–"  # what an undefined number is printed as
 DAGGER = "†"  # a leak
 DOUBLE_DAGGER = "‡"  # a published number of another configuration
-SECTION = "§"  # image scores that are scaled over the category
+SECTION = "\N{SECTION SIGN}"  # image scores that are scaled over the category
 LATEX_ESCAPES = str.maketrans(
     {
         **{character: f"\\{character}" for character in "&%$#_{}"},
