@@ -21,6 +21,7 @@ from zsadbench.metrics import columns
 from zsadbench.records.published import Library
 from zsadbench.records.results import Record
 from zsadbench.tables import quality
+from zsadbench.tables.sheet import SECTION
 
 PROTOCOL = {"eval_size": "input", "mask_rule": "bilinear_half", "aupro_limit": 0.3, "seed": 0, "limit": None}
 ENCODER = {"spec": "open_clip:ViT-B-16-plus-240/laion400m_e31", "size": 240, "activation": "gelu", "precision": "fp32"}
@@ -162,9 +163,9 @@ def test_image_scores_that_are_scaled_over_the_category_stand_with_a_mark_in_the
     scaled = setting(image_scope="category")
     records = [record("a", auroc=0.5), record("b", auroc=0.9, setting=scaled), record("c", auroc=0.6)]
     found = markdown(*records)
-    assert [cells(found)[name][0] for name in ("A", "B §", "C")] == ["50.0", "**90.0**", "<u>60.0</u>"]
-    assert "- § Image scores are scaled over the whole test category, as in the method's code" in found
-    assert "transductive" not in found and "§" not in markdown(*records[::2])
+    assert [cells(found)[name][0] for name in ("A", f"B {SECTION}", "C")] == ["50.0", "**90.0**", "<u>60.0</u>"]
+    assert f"- {SECTION} Image scores are scaled over the whole test category, as in the method's code" in found
+    assert "transductive" not in found and SECTION not in markdown(*records[::2])
     rows = [row for row in quality.rows(records, cards={}) if row.method == "b" and row.category == "mean"]
     assert {(row.level, row.scope) for row in rows} == {("image", "category"), ("pixel", "image")}
 
@@ -172,7 +173,7 @@ def test_image_scores_that_are_scaled_over_the_category_stand_with_a_mark_in_the
 def test_a_record_that_knows_one_scope_alone_is_read_with_it() -> None:
     """As versions before 0.2 wrote them."""
     found = markdown(record("a", setting=setting(scope="category")), record("b", setting=setting(scope="image")))
-    assert "| 0-shot, transductive |" in found and "§" not in found
+    assert "| 0-shot, transductive |" in found and SECTION not in found
 
 
 def test_a_leaking_row_is_marked_and_not_ranked() -> None:
