@@ -76,7 +76,5 @@ def test_the_list_of_methods_names_settings_as_tables_do():
     assert settings["patchcore"] == "1-shot" and settings["winclip"] == "0-shot"
     assert settings["musc"] == "0-shot, transductive" and settings["fiseclip"] == "0-shot, batch"
     wider = {row.name for row in listing.rows("methods") if row.facts["image scope"] == "category"}
-    assert (
-        wider == {"acr", "musc", "aa_clip", "bayes_pfl", "clip_ad", "clip_surgery"}
+    assert wider == {"acr", "musc", "aa_clip", "bayes_pfl", "clip_ad", "clip_surgery"}
     assert settings["clip_ad"] == "0-shot"
-    )
