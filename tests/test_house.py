@@ -23,7 +23,7 @@ ORDER = (
     ("training",),
     ("running", "analysis"),
     ("profiling", "testing", "tables"),
-    ("figures",),
+    ("figures", "trackers"),
     ("report",),
     ("api",),
     ("cli",),

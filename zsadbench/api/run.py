@@ -14,6 +14,8 @@ from zsadbench.errors import UnknownName
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from zsadbench.trackers import Tracker
+
 Names = str | Sequence[str]
 DEFAULTS = {"methods": "all", "datasets": "demo", "checkpoints": "checkpoints", "device": "auto"}  # of `evaluate`
 PROFILED = ("method", "title", "status", "error", "device", "precision", "parameters", "flops")
@@ -45,6 +47,7 @@ def evaluate(
     timeout_per_batch: float | None = None,
     plugins: Sequence[str | Path] = (),
     spec: str | Path | None = None,
+    trackers: Sequence[str | Tracker] = (),
     **protocol: Any,
 ) -> Run:
     """Run methods on data sets and return the run; finished cells in `out` are kept, as `zsadbench run` does.
@@ -57,6 +60,7 @@ def evaluate(
     cache_limit such as "50GB". timeout_per_batch: seconds; a cell of a method fails when one of its calls takes longer.
     seeds: several numbers; what a seed varies runs with each. spec: a TOML file with the
     options of `zsadbench run`, such as the `spec.toml` of a run; arguments that are not their defaults win over it.
+    trackers: names such as "tensorboard" or "mlflow", or objects of `zsadbench.trackers.Tracker`.
     protocol: fields of `zsadbench.protocol.EvaluationProtocol`, such as limit=4 or seed=1.
 
     Cells that fail are in the result's `failed`. Data that cannot be right, such as a test split without a normal
@@ -74,6 +78,7 @@ def evaluate(
     from zsadbench.running import spec as specs
     from zsadbench.running.progress import Silent
     from zsadbench.running.request import make_request
+    from zsadbench.trackers import Trackers
     from zsadbench.training import loop
 
     asked: dict[str, Any] = {
@@ -88,14 +93,16 @@ def evaluate(
         given = {name: value for name, value in asked.items() if value and value != DEFAULTS.get(name)}
         asked |= specs.beside(specs.read(Path(spec)), given)
     kept = make_request(out=out, overwrite=overwrite, **specs.arguments(asked))
-    backend = backends.parse(executor)
+    backend, followers = backends.parse(executor), Trackers(trackers)
     runs = by_seed.make_plans(kept.on_device())
     specs.write(kept)
-    for number, (request, plan) in enumerate(runs):
-        runs[number] = by_seed.SeedRun(request, trainings.train_missing(plan, request, loop.SilentTraining()))
-    for message in dict.fromkeys(one.message for run in runs for one in run.plan.findings if one.wrong):
-        warnings.warn(message, stacklevel=2)
-    by_seed.run(runs, Silent(), backend)
+    with followers.following(runs, kept.out):
+        training = followers.training(loop.SilentTraining())
+        for number, (request, plan) in enumerate(runs):
+            runs[number] = by_seed.SeedRun(request, trainings.train_missing(plan, request, training))
+        for message in dict.fromkeys(one.message for run in runs for one in run.plan.findings if one.wrong):
+            warnings.warn(message, stacklevel=2)
+        by_seed.run(runs, followers.progress(Silent()), backend)
     return Run((kept.out,))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,6 +96,9 @@ def run(
         str, option(EXECUTION, "SECONDS", "A method's cell fails when one of its calls takes longer.")
     ] = "",
     fail_fast: Annotated[bool, option(EXECUTION, "", "Stop at the first failed cell.", "--fail-fast")] = False,
+    tracker: Annotated[
+        list[str] | None, option(EXECUTION, "NAME", "Tell tensorboard, mlflow, ... as well; may be repeated.")
+    ] = None,
     cache: Cache = None,
     cache_limit: CacheLimit = None,
     dry_run: Annotated[
@@ -157,29 +161,33 @@ def run(
     from zsadbench.cli.progress import console_progress, console_reading
     from zsadbench.running import seeds as by_seed
     from zsadbench.tables import data_notes
+    from zsadbench.trackers import Trackers
 
+    trackers = Trackers(tracker or [])
     request = request.on_device()
     with console_reading(quiet) as reading:
         runs = by_seed.make_plans(request, sets, reading, may_download=not dry_run)
-    if not dry_run:
-        specs.write(asked)
-        runs = [one._replace(plan=train_missing(one.plan, one.request, quiet)) for one in runs]
-    findings = {finding.message: finding.wrong for one in runs for finding in one.plan.findings}
-    for message, wrong in findings.items():
-        say(f"{'PROBLEM' if wrong else 'Note'}: {message}")
-    cells, done = sum(one.plan.cells for one in runs), sum(len(one.plan.done) for one in runs)
-    say(f"{counted(cells, 'cell')} to run, {done} already done in {out} (device: {request.device})")
-    if dry_run:
-        from zsadbench.running import forecast
-        from zsadbench.tables import forecast as forecast_tables
+    with ExitStack() as stack:
+        if not dry_run:
+            specs.write(asked)
+            stack.enter_context(trackers.following(runs, out))
+            runs = [one._replace(plan=train_missing(one.plan, one.request, quiet, trackers)) for one in runs]
+        findings = {finding.message: finding.wrong for one in runs for finding in one.plan.findings}
+        for message, wrong in findings.items():
+            say(f"{'PROBLEM' if wrong else 'Note'}: {message}")
+        cells, done = sum(one.plan.cells for one in runs), sum(len(one.plan.done) for one in runs)
+        say(f"{counted(cells, 'cell')} to run, {done} already done in {out} (device: {request.device})")
+        if dry_run:
+            from zsadbench.running import forecast
+            from zsadbench.tables import forecast as forecast_tables
 
-        found = [forecast.of(one.plan, one.request) for one in runs]
-        as_data = [one.as_json() for one in found]
-        text = json.dumps(as_data if request.seeds else as_data[0], indent=1)
-        show(text if as_json else "\n".join(map(forecast_tables.render, found)))
-        raise typer.Exit(2 if any(one.fails for one in found) else 0)
-    with console_progress(quiet) as progress:
-        summary = by_seed.run(runs, progress, backend)
+            found = [forecast.of(one.plan, one.request) for one in runs]
+            as_data = [one.as_json() for one in found]
+            text = json.dumps(as_data if request.seeds else as_data[0], indent=1)
+            show(text if as_json else "\n".join(map(forecast_tables.render, found)))
+            raise typer.Exit(2 if any(one.fails for one in found) else 0)
+        with console_progress(quiet) as progress:
+            summary = by_seed.run(runs, trackers.progress(progress), backend)
     if as_json:
         show(json.dumps({"out": str(out), "skipped": summary.skipped, **summary.counts}))
     say(_ending(summary, out))

@@ -34,6 +34,7 @@ from zsadbench.support import variants
 if TYPE_CHECKING:
     from zsadbench.running.plan import Plan
     from zsadbench.running.request import Request
+    from zsadbench.trackers import Trackers
 
 CHECKPOINTS = Path("checkpoints")
 
@@ -86,7 +87,7 @@ def train(
     say(f"Checkpoint: {out}. Use it: {use}")
 
 
-def train_missing(plan: Plan, request: Request, quiet: bool) -> Plan:
+def train_missing(plan: Plan, request: Request, quiet: bool, trackers: Trackers | None = None) -> Plan:
     """Say which checkpoints a run lacks and can train, train them, and return the plan with them."""
     if not plan.trainings:
         return plan
@@ -104,7 +105,7 @@ def train_missing(plan: Plan, request: Request, quiet: bool) -> Plan:
         say(f"{told}: no checkpoint in {request.checkpoint_folder} suits; will first train {each} on {dataset}")
     say("Trainings go on after an interruption; --no-train leaves them out.")
     with console_training(quiet) as progress:
-        return trainings.train_missing(plan, request, progress)
+        return trainings.train_missing(plan, request, trackers.training(progress) if trackers else progress)
 
 
 def _own_changes(method: str, items: list[str]) -> dict[str, str]:
