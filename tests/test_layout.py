@@ -79,6 +79,7 @@ def test_the_harness_names_no_plugin():
         "api/run.py": {"demo"},
         "method_base.py": {"demo"},
         "testing/__init__.py": {"demo", "winclip"},
+        "testing/scaffold.py": {"demo", "mvtec", "visa"},  # the presets of a trained scaffold
         "api/runs.py": {"demo", "winclip"},
         "encoders/__init__.py": {"demo"},  # the encoder of this name
         "encoders/demo.py": {"demo"},  # the demo set brings its own encoder

@@ -13,7 +13,23 @@ import typer
 from typer.core import TyperGroup
 
 from zsadbench import __version__
-from zsadbench.cli import cache, check, data, figure, listing, profile, report, run, show, study, table, train, weights
+from zsadbench.cli import (
+    cache,
+    check,
+    check_plugin,
+    data,
+    figure,
+    listing,
+    new,
+    profile,
+    report,
+    run,
+    show,
+    study,
+    table,
+    train,
+    weights,
+)
 from zsadbench.cli.options import results_apart, say
 from zsadbench.errors import DataError, UsageError, ZsadError
 from zsadbench.support import process, traces
@@ -62,6 +78,8 @@ COMMANDS: dict[str, typer.Typer | Callable[..., None]] = {  # in the order of us
     "study": study.study,
     "profile": profile.profile,
     "check": check.check,
+    "new": new.new,
+    "check-plugin": check_plugin.check_plugin,
     "cache": cache.app,
 }
 for name, command in COMMANDS.items():

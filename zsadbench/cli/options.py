@@ -29,7 +29,9 @@ DataRoot = Annotated[
 ]
 Plugins = Annotated[
     list[Path] | None,
-    option(EXECUTION, "DIR", "Folder with methods/ or datasets/ of your own; may be repeated.", "--plugins"),
+    option(
+        EXECUTION, "DIR", "Folder with your methods/ or datasets/, repeatable; also ZSADBENCH_PLUGINS.", "--plugins"
+    ),
 ]
 AsJson = Annotated[bool, option(OUTPUT, "", "Print JSON for scripts.", "--json")]
 Quiet = Annotated[bool, option(OUTPUT, "", "No progress: neither bars nor a line a cell.", "--quiet", "-q")]

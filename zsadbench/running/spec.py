@@ -167,7 +167,7 @@ def _options(request: Request) -> dict[str, Any]:
         "fail-fast": request.fail_fast,
         "save-maps": request.save_maps,
         "timeout-per-batch": request.timeout_per_batch,
-        "plugins": [_path(folder) for folder in plugins.added_folders()],
+        "plugins": [_path(one) for one in plugins.added_folders() if one not in plugins.inherited()],
         "weights": own,
         "checkpoint": {name: [_path(path) for path in request.checkpoint(name)] for name in request.checkpoints},
         "set": {f"{method}.{o}": _plain(v) for method, own in request.changes.items() for o, v in own.items()},

@@ -27,6 +27,8 @@ from zsadbench.support import process, traces
 Plugin = TypeVar("Plugin")
 Source = Path | EntryPoint  # a plugin's file, its folder's __init__.py, or what an installed package registers
 
+VARIABLE = "ZSADBENCH_PLUGINS"  # users' folders, separated as in PATH: they are there wherever plugins are looked for
+
 _registered: dict[str, type] = {}  # module name -> its plugin class; filled by @register alone
 
 
@@ -43,16 +45,28 @@ def folders(contract_file: str) -> list[str]:
 
 def added_folders() -> tuple[Path, ...]:
     """Return the users' folders that were added, for processes that this one starts."""
+    _add_inherited()
     contracts = [importlib.import_module(f"zsadbench.{kind}") for kind in ("methods", "datasets")]
     own = {folder for contract in contracts for folder in folders(str(contract.__file__))}
     paths = [path for contract in contracts for path in contract.__path__ if path not in own]
     return tuple(dict.fromkeys(Path(path).parent for path in paths))
 
 
-def add_folder(folder: Path) -> None:
+def inherited() -> tuple[Path, ...]:
+    """Return the users' folders that ZSADBENCH_PLUGINS names."""
+    return tuple(Path(text).expanduser().resolve() for text in os.environ.get(VARIABLE, "").split(os.pathsep) if text)
+
+
+def _add_inherited() -> None:
+    for folder in inherited():
+        add_folder(folder, VARIABLE)
+
+
+def add_folder(folder: Path, given: str = "--plugins") -> None:
     """Make the plugins of a user's folder available: its `methods/NAME.py`, `methods/NAME/` and likewise `datasets/`.
 
-    Raises UsageError when the folder has neither sub-folder, or a name that another plugin has.
+    given: how it was named, for errors. Raises UsageError when the folder has neither sub-folder, or a name that
+    another plugin has.
     """
     found = False
     for kind in ("methods", "datasets"):
@@ -62,24 +76,25 @@ def add_folder(folder: Path) -> None:
             path = importlib.import_module(f"zsadbench.{kind}").__path__
             if str(sub) not in path:
                 path.append(str(sub))
-                _refuse_clashes(f"zsadbench.{kind}", sub)
+                _refuse_clashes(f"zsadbench.{kind}", sub, given)
     if not found:
         raise UsageError(
-            f"--plugins {folder}: got a folder without plugins; expected {folder}/methods/*.py or datasets/*.py there."
+            f"{given} {folder}: got a folder without plugins; expected {folder}/methods/*.py or datasets/*.py there."
         )
 
 
-def _refuse_clashes(package: str, folder: Path) -> None:
+def _refuse_clashes(package: str, folder: Path, given: str) -> None:
     """Raise UsageError, and forget the folder again, if a plugin in it has the name of another one."""
     for name, found in _sources(package).items():
         if len(found) > 1 and any(isinstance(source, Path) and source.is_relative_to(folder) for source in found):
             told = _clash(package, name)
             importlib.import_module(package).__path__.remove(str(folder))
-            raise UsageError(f"--plugins {folder.parent}: {told}")
+            raise UsageError(f"{given} {folder.parent}: {told}")
 
 
 def names(package: str) -> list[str]:
     """Return the sorted names of every plugin of a contract module, without importing any."""
+    _add_inherited()
     return sorted(_sources(package))
 
 
@@ -251,6 +266,7 @@ def _name_of(node: ast.expr) -> str:
 
 def _source(package: str, name: str) -> Source:
     """Return where the one plugin of a name comes from. Raises UnknownName, or PluginError where there are several."""
+    _add_inherited()
     found = _sources(package).get(name, ())
     if not found:
         raise UnknownName(package.rpartition(".")[2].removesuffix("s"), name, names(package))
