@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from fnmatch import fnmatch
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from zsadbench import datasets, methods
-from zsadbench.errors import UnknownName
+from zsadbench.errors import MissingDependency, PluginError, UnknownName
+from zsadbench.methods import Scope
 from zsadbench.support import spelling, variants
 
 
-def list_methods(pattern: str = "*") -> list[str]:
-    """Return the names of methods that match a pattern in any case, without presets; no plugin is imported.
+def list_methods(pattern: str = "*", *, scope: str = "", trained: bool | None = None, search: str = "") -> list[str]:
+    """Return the names of methods that match a pattern in any case, without presets.
+
+    scope: "image", "batch" or "category". search: a text in the name, title, paper or notes, in any case. trained: True
+    keeps those with a preset that is trained, False those with one that is not; a method may be both. Methods are
+    imported for `trained` alone; those that cannot be are left out. Raises UnknownName for a scope.
 
     Example:
 
@@ -20,7 +25,29 @@ def list_methods(pattern: str = "*") -> list[str]:
         >>> z.list_methods("win*")
         ['winclip']
     """
-    return [item.name for item in methods.available() if fnmatch(item.name, pattern.lower())]
+    if scope and scope not in get_args(Scope):
+        raise UnknownName("scope", scope, get_args(Scope))
+    return [
+        item.name
+        for item in methods.available()
+        if fnmatch(item.name, pattern.lower())
+        and (not scope or (item.card is not None and item.card.scope == scope))
+        and (not search or search.casefold() in _words(item))
+        and (trained is None or trained in _trainings(item.name))
+    ]
+
+
+def _words(item: methods.MethodListing) -> str:
+    card = item.card
+    return "\n".join([item.name, *([card.title, card.reference, card.notes] if card else [])]).casefold()
+
+
+def _trainings(name: str) -> set[bool]:
+    """Return whether presets of a method are trained: some, none or both; nothing where it cannot be imported."""
+    try:
+        return {bool(getattr(config, "trained_on", "")) for config in methods.lookup(name)[0].presets.values()}
+    except (PluginError, MissingDependency):
+        return set()
 
 
 def list_datasets(pattern: str = "*") -> list[str]:

@@ -12,7 +12,9 @@ import typer
 
 from zsadbench import datasets, encoders, methods
 from zsadbench.analysis.rows import setting_name
-from zsadbench.cli.options import AsJson, Plugins, add_plugins, show
+from zsadbench.api.listing import list_methods
+from zsadbench.cli.options import AsJson, Plugins, add_plugins, say, show
+from zsadbench.errors import UsageError
 from zsadbench.methods import MethodCard
 
 PRINTED = ("setting", "presets", "normal", "anomalous", "levels", "fetch")  # facts that fit a terminal; JSON has all
@@ -37,17 +39,30 @@ class Entry:
 
 def list_(
     kind: Annotated[ListKind, typer.Argument(help="methods, datasets or encoders.")] = ListKind.methods,
+    scope: Annotated[str, typer.Option(metavar="SCOPE", help="Methods of image, batch or category scope.")] = "",
+    trained: Annotated[
+        bool | None, typer.Option("--trained/--training-free", metavar="", help="Methods with such a preset.")
+    ] = None,
+    search: Annotated[str, typer.Option(metavar="TEXT", help="In a method's name, title, paper or notes.")] = "",
     plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """List what is available, plugins included."""
+    if kind is not ListKind.methods and (scope or search or trained is not None):
+        raise UsageError(f"--scope, --trained, --training-free and --search are for methods; got {kind.value}.")
     add_plugins(plugins)
-    print_rows(kind.value, as_json)
+    if kind is ListKind.methods:
+        print_rows("methods", as_json, list_methods(scope=scope, trained=trained, search=search))
+    else:
+        print_rows(kind.value, as_json)
 
 
-def print_rows(kind: str, as_json: bool) -> None:
-    """Print the lines of a kind, as a table or as JSON with every fact."""
-    found = rows(kind)
+def print_rows(kind: str, as_json: bool, names: Collection[str] | None = None) -> None:
+    """Print the lines of a kind, or of those names of it, as a table or as JSON with every fact."""
+    found = [row for row in rows(kind) if names is None or row.name in names]
+    if not found and not as_json:
+        say(f"No {kind} fit.")
+        return
     show(json.dumps([asdict(row) for row in found], indent=1) if as_json else render(found))
 
 
