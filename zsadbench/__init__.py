@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from zsadbench.api.listing import describe as describe
     from zsadbench.api.listing import list_datasets as list_datasets
     from zsadbench.api.listing import list_methods as list_methods
+    from zsadbench.api.listing import list_runs as list_runs
     from zsadbench.api.predictor import Predictions as Predictions
     from zsadbench.api.predictor import Predictor as Predictor
     from zsadbench.api.predictor import load as load
@@ -45,6 +46,7 @@ _HOMES = {  # name -> the module that it is imported from
     "Run": "api.runs", "load_run": "api.runs", "load_runs": "api.runs",
     "load": "api.predictor", "Predictor": "api.predictor", "Predictions": "api.predictor",
     "list_methods": "api.listing", "list_datasets": "api.listing", "describe": "api.listing",
+    "list_runs": "api.listing",
     "Method": "methods", "TrainableMethod": "methods", "MethodCard": "methods", "EncoderConfig": "methods",
     "Prediction": "methods", "Final": "methods", "register": "methods",
     "FeatureRequest": "encoders.features", "Preprocess": "data.images", "check_method": "testing",

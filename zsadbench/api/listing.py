@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from fnmatch import fnmatch
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from zsadbench import datasets, methods
 from zsadbench.errors import MissingDependency, PluginError, UnknownName
 from zsadbench.methods import Scope
 from zsadbench.support import spelling, variants
+
+if TYPE_CHECKING:
+    from zsadbench.analysis.run_list import ListedRun
 
 
 def list_methods(pattern: str = "*", *, scope: str = "", trained: bool | None = None, search: str = "") -> list[str]:
@@ -103,3 +107,18 @@ def resolve(name: str) -> tuple[Literal["method", "dataset"], str]:
     if found not in sets:
         raise UnknownName("dataset", name, sets)
     return "dataset", found
+
+
+def list_runs(folder: str | Path = "runs") -> list[ListedRun]:
+    """Return the runs in a folder, as `zsadbench runs` lists them. Raises RecordError where there is none.
+
+    Example:
+
+        >>> import zsadbench as z
+        >>> _ = z.evaluate("constant", "demo", out="runs/example", limit=2)
+        >>> z.list_runs("runs/example")[0].done
+        4
+    """
+    from zsadbench.analysis import run_list
+
+    return run_list.list_runs(Path(folder))

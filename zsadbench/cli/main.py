@@ -24,6 +24,7 @@ from zsadbench.cli import (
     profile,
     report,
     run,
+    runs,
     show,
     study,
     table,
@@ -68,6 +69,7 @@ app = typer.Typer(
 COMMANDS: dict[str, typer.Typer | Callable[..., None]] = {  # in the order of use, as --help lists them
     "run": run.run,
     "table": table.table,
+    "runs": runs.runs,
     "report": report.report,
     "figure": figure.app,
     "show": show.show,

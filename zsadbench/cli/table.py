@@ -49,6 +49,7 @@ def table(
     ] = False,
 ) -> None:
     """Print the results of one or more runs as a table."""
+    from zsadbench.analysis import run_list
     from zsadbench.records import results
     from zsadbench.tables import quality
 
@@ -57,6 +58,8 @@ def table(
         asked = " and ".join(name for name, wanted in kinds.items() if wanted)
         raise UsageError(f"{asked} are different tables; print one at a time.")
     folders = runs or [DEFAULT_RUN]
+    if not efficiency:  # profiles may lie where no run does
+        folders = run_list.below(folders)
     if not (ci or significance or efficiency):
         named, folders = folders, [own for folder in folders for own in results.folders(folder)]
         seeds = seeds or len(folders) > len(named)
