@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,9 @@ from zsadbench.errors import UnknownName
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from zsadbench.running.progress import Progress
     from zsadbench.trackers import Tracker
+    from zsadbench.training.loop import TrainingProgress
 
 Names = str | Sequence[str]
 DEFAULTS = {"methods": "all", "datasets": "demo", "checkpoints": "checkpoints", "device": "auto"}  # of `evaluate`
@@ -47,6 +50,7 @@ def evaluate(
     timeout_per_batch: float | None = None,
     plugins: Sequence[str | Path] = (),
     spec: str | Path | None = None,
+    progress: bool = True,
     trackers: Sequence[str | Tracker] = (),
     **protocol: Any,
 ) -> Run:
@@ -61,7 +65,8 @@ def evaluate(
     seeds: several numbers; what a seed varies runs with each. spec: a TOML file with the
     options of `zsadbench run`, such as the `spec.toml` of a run; arguments that are not their defaults win over it.
     trackers: names such as "tensorboard" or "mlflow", or objects of `zsadbench.trackers.Tracker`.
-    protocol: fields of `zsadbench.protocol.EvaluationProtocol`, such as limit=4 or seed=1.
+    progress: show, where standard error is a terminal, a bar as the command line does, and in a notebook a line a cell;
+    False shows nothing. protocol: fields of `zsadbench.protocol.EvaluationProtocol`, such as limit=4 or seed=1.
 
     Cells that fail are in the result's `failed`. Data that cannot be right, such as a test split without a normal
     image, is a warning. Raises UsageError, DataError or RecordError before anything runs.
@@ -76,10 +81,8 @@ def evaluate(
     from zsadbench.running import backends, trainings
     from zsadbench.running import seeds as by_seed
     from zsadbench.running import spec as specs
-    from zsadbench.running.progress import Silent
     from zsadbench.running.request import make_request
     from zsadbench.trackers import Trackers
-    from zsadbench.training import loop
 
     asked: dict[str, Any] = {
         "methods": methods, "datasets": datasets, "data-root": root, "encoder": encoder, "weights": weights or {},
@@ -97,12 +100,14 @@ def evaluate(
     runs = by_seed.make_plans(kept.on_device())
     specs.write(kept)
     with followers.following(runs, kept.out):
-        training = followers.training(loop.SilentTraining())
-        for number, (request, plan) in enumerate(runs):
-            runs[number] = by_seed.SeedRun(request, trainings.train_missing(plan, request, training))
+        with _training(progress) as told:
+            for number, (request, plan) in enumerate(runs):
+                done = trainings.train_missing(plan, request, followers.training(told))
+                runs[number] = by_seed.SeedRun(request, done)
         for message in dict.fromkeys(one.message for run in runs for one in run.plan.findings if one.wrong):
             warnings.warn(message, stacklevel=2)
-        by_seed.run(runs, followers.progress(Silent()), backend)
+        with _running(progress) as bars:
+            by_seed.run(runs, followers.progress(bars), backend)
     return Run((kept.out,))
 
 
@@ -123,12 +128,13 @@ def train(
     cache: str | Path | None = None,
     cache_limit: str | int | None = None,
     plugins: Sequence[str | Path] = (),
+    progress: bool = True,
 ) -> Path:
     """Train a method on the test split of an auxiliary data set and return the checkpoint's folder.
 
     options: OPTION -> value of the method. epochs: of every stage, None for the recipe's. limit: images a category.
-    cache, cache_limit: as in `evaluate`. An unfinished training in `out` goes on. Raises UsageError, DataError,
-    WeightsError; Diverged for a loss that is no number.
+    cache, cache_limit, progress: as in `evaluate`. An unfinished training in `out` goes on. Raises UsageError,
+    DataError, WeightsError; Diverged for a loss that is no number.
 
     Example:
 
@@ -145,7 +151,25 @@ def train(
         precision=precision, seed=seed, epochs=epochs, limit=limit, cache=cache, cache_limit=cache_limit,
         plugin_folders=plugins,
     )  # fmt: skip
-    return loop.train(request, loop.SilentTraining())
+    with _training(progress) as told:
+        return loop.train(request, told)
+
+
+def _running(wanted: bool) -> AbstractContextManager[Progress]:
+    """Return what tells how a run goes on while the block runs."""
+    from zsadbench.api import progress
+    from zsadbench.running.progress import Silent
+
+    return progress.console_progress(quiet=False) if wanted and progress.is_watched() else nullcontext(Silent())
+
+
+def _training(wanted: bool) -> AbstractContextManager[TrainingProgress]:
+    """Return what tells how trainings go on while the block runs."""
+    from zsadbench.api import progress
+    from zsadbench.training import loop
+
+    shown = wanted and progress.is_watched()
+    return progress.console_training(quiet=False) if shown else nullcontext(loop.SilentTraining())
 
 
 def profile(

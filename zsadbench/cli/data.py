@@ -31,7 +31,7 @@ def check(
 ) -> None:
     """Compare a dataset folder with what is expected, and name the first file that is wrong; exit code 1 if any is."""
     add_plugins(plugins)
-    from zsadbench.cli.progress import console_bar
+    from zsadbench.api.progress import console_bar
     from zsadbench.data import check as datacheck
 
     with console_bar(f"checking {name}", quiet) as advance:
@@ -68,7 +68,7 @@ def fetch(
     """Download a dataset where that is public and allowed; otherwise say where to apply for it (exit code 2)."""
     add_plugins(plugins)
     from zsadbench import datasets
-    from zsadbench.cli.progress import console_files
+    from zsadbench.api.progress import console_files
     from zsadbench.data import fetch as fetching
 
     plan = fetching.make_plan(datasets.registered_name(name), data_root)

@@ -158,7 +158,7 @@ def run(
     say_encoder(options["encoder"], request.encoder)
     sets = targets.sets(request)  # a wrong name is told before torch is loaded
     given.check_categories(request, sets)
-    from zsadbench.cli.progress import console_progress, console_reading
+    from zsadbench.api.progress import console_progress, console_reading
     from zsadbench.running import seeds as by_seed
     from zsadbench.tables import data_notes
     from zsadbench.trackers import Trackers

@@ -67,7 +67,7 @@ def study(
     if list_ or not name:
         show(study_tables.render_list(studies.available()))
         return
-    from zsadbench.cli.progress import console_progress, console_reading
+    from zsadbench.api.progress import console_progress, console_reading
     from zsadbench.running.request import make_request
 
     found = studies.find(name)

@@ -78,7 +78,7 @@ def train(
         cache_limit=cache_limit,
     )
     say_encoder(encoder, request.encoder)
-    from zsadbench.cli.progress import console_training
+    from zsadbench.api.progress import console_training
     from zsadbench.training import loop
 
     with console_training(quiet) as progress:
@@ -91,7 +91,7 @@ def train_missing(plan: Plan, request: Request, quiet: bool, trackers: Trackers 
     """Say which checkpoints a run lacks and can train, train them, and return the plan with them."""
     if not plan.trainings:
         return plan
-    from zsadbench.cli.progress import console_training
+    from zsadbench.api.progress import console_training
     from zsadbench.running import trainings
 
     for finding in plan.findings:

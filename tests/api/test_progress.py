@@ -10,8 +10,9 @@ from commands import zsadbench
 from rich.console import Console
 from rich.progress import Progress
 
-from zsadbench.cli import progress as told
-from zsadbench.cli.progress import ConsoleProgress
+import zsadbench as z
+from zsadbench.api import progress as told
+from zsadbench.api.progress import ConsoleProgress
 from zsadbench.records import run_log
 from zsadbench.records.results import Record
 from zsadbench.running.progress import Recorded
@@ -142,3 +143,15 @@ def test_a_log_survives_a_line_that_a_killed_process_left(tmp_path):
     run_log.append(tmp_path, {"images": 3})
     assert [entry["images"] for entry in run_log.read(tmp_path)] == [1, 3]
     assert json.loads((tmp_path / run_log.FILE).read_text().splitlines()[-1]) == {"images": 3}
+
+
+def test_in_python_a_terminal_gets_the_bars_of_the_command_line_and_nothing_else_does(tmp_path, monkeypatch, capsys):
+    z.evaluate("constant", "demo", out=tmp_path / "piped", limit=2)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # what rich takes for a terminal
+    z.evaluate("constant", "demo", out=tmp_path / "silent", limit=2, progress=False)
+    assert capsys.readouterr().err == ""
+    z.evaluate("constant", "demo", out=tmp_path / "bar", limit=2)
+    assert "4 cells" in capsys.readouterr().err
+    z.train("april_gan.demo", "demo.train", out=tmp_path / "trained", epochs=1, limit=2)
+    assert "april_gan.demo" in capsys.readouterr().err

@@ -123,6 +123,12 @@ def _scores(record: Record) -> str:
     return "  ".join(f"{level} {DASH if value is None else f'{100 * value:.1f}'}" for level, value in values.items())
 
 
+def is_watched() -> bool:
+    """Return whether a person sees standard error: it is a terminal, or a notebook runs."""
+    console = Console(file=sys.stderr)
+    return console.is_terminal or console.is_jupyter
+
+
 @contextmanager
 def console_progress(quiet: bool) -> Iterator[ConsoleProgress]:
     """Tell the progress of a run while the block runs; with `quiet` only notes, and at its end why cells failed."""
