@@ -31,3 +31,18 @@ def test_commands_stand_in_the_order_of_use():
     told = zsadbench("--help", COLUMNS="80").stdout
     places = [told.index(f" {name}   ") for name in ("run", "table", "report", "figure", "show", "list", "data")]
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("--methods win", ["winclip"]),
+        ("--methods musc,win", ["musc,winclip"]),
+        ("--datasets vis", ["visa"]),
+        ("--methods nothing", []),
+    ],
+)
+def test_shells_complete_names_of_methods_and_datasets(typed, expected):
+    words = f"zsadbench run {typed}"
+    done = zsadbench(_ZSADBENCH_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD="3")
+    assert done.stdout.split() == expected

@@ -24,6 +24,25 @@ def option(panel: str, metavar: str, told: str, *names: str, **more: Any) -> Any
     return typer.Option(*names, rich_help_panel=panel, metavar=metavar, help=told, **more)
 
 
+def complete_methods(incomplete: str) -> list[str]:
+    """Return what a list of method names that a shell completes may go on to."""
+    from zsadbench.support import plugins
+
+    return _completed(incomplete, ["all", *plugins.names("zsadbench.methods")])
+
+
+def complete_datasets(incomplete: str) -> list[str]:
+    """Return what a list of dataset names that a shell completes may go on to."""
+    from zsadbench.support import plugins
+
+    return _completed(incomplete, plugins.names("zsadbench.datasets"))
+
+
+def _completed(incomplete: str, names: Sequence[str]) -> list[str]:
+    before, comma, begun = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in names if name.startswith(begun)]
+
+
 DataRoot = Annotated[
     Path | None, option(DATA, "DIR", "Folder with one folder a dataset.", "--data-root", envvar="ZSADBENCH_DATA")
 ]

@@ -35,6 +35,8 @@ from zsadbench.cli.options import (
     add_plugins,
     changes_of,
     checkpoints_of,
+    complete_datasets,
+    complete_methods,
     from_spec,
     option,
     say,
@@ -52,7 +54,10 @@ if TYPE_CHECKING:
 
 def run(
     ctx: typer.Context,
-    methods: Annotated[str, option(METHODS, "NAMES", '"all", or names like winclip,april_gan.visa.')] = "all",
+    methods: Annotated[
+        str,
+        option(METHODS, "NAMES", '"all", or names like winclip,april_gan.visa.', autocompletion=complete_methods),
+    ] = "all",
     set_: Set = None,
     sweep: Annotated[
         list[str] | None,
@@ -67,7 +72,13 @@ def run(
         bool, option(METHODS, "", "Run checkpoints on data they were trained on, marked.", "--allow-leak")
     ] = False,
     datasets: Annotated[
-        str, option(DATA, "NAMES", "Like mvtec,visa, or NAME=FOLDER; a comma in a path is written \\,.")
+        str,
+        option(
+            DATA,
+            "NAMES",
+            "Like mvtec,visa, or NAME=FOLDER; a comma in a path is written \\,.",
+            autocompletion=complete_datasets,
+        ),
     ] = "demo",
     data_root: DataRoot = None,
     categories: Categories = "",
