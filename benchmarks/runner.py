@@ -46,7 +46,7 @@ from zsadbench.protocol import EvaluationProtocol
 from zsadbench.records import pixel_files, results
 from zsadbench.running import evaluation, plan, runner
 from zsadbench.running.loading import ChunkStore
-from zsadbench.running.plan import Plan
+from zsadbench.running.planned import Plan
 from zsadbench.running.progress import Recorded
 from zsadbench.running.request import Request
 from zsadbench.support import spill

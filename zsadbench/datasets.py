@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from zsadbench.errors import DataError, DatasetNotFound, PluginError, UnknownName
-from zsadbench.support import plugins, spelling
+from zsadbench.support import plugins, spelling, texts
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -192,7 +192,7 @@ class Dataset(ABC):
         groups: dict[tuple[str, str], list[tuple[str, Sample]]] = {}
         for sample in self.scan():
             name = self.sample_id(sample)
-            _require_text(name)
+            texts.require_utf8(name)
             groups.setdefault((sample.category, sample.split), []).append((name, sample))
         if not groups:
             raise DataError(
@@ -246,15 +246,6 @@ def _other_place(data_root: Path, names: Iterable[str], stem: str) -> str:
         return f"Did you mean --data-root {data_root.parent}? "
     below = sorted(path for name in names for path in data_root.glob(f"*/{name}") if path.is_dir())
     return f"Did you mean {stem}={below[0]}? " if below else ""
-
-
-def _require_text(name: str) -> None:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise DataError(
-            f"the name {name!r} is not UTF-8; rename the file, because results are filed under it."
-        ) from None
 
 
 def readable_noun(name: str) -> str:
@@ -324,11 +315,8 @@ def registered_name(name: str) -> str:
 def _in_listing(name: str) -> str:
     """Return a name with the registered one before its first dot; a title such as "MVTec AD" stands for one too."""
     stem, dot, words = name.partition(".")
-    return spelling.match("dataset", stem, plugins.names(__name__), _by_title) + dot + words
-
-
-def _by_title() -> dict[str, str]:
-    return {listing.card.title: listing.name for listing in available() if listing.card}
+    titles = lambda: {listing.card.title: listing.name for listing in available() if listing.card}  # noqa: E731
+    return spelling.match("dataset", stem, plugins.names(__name__), titles) + dot + words
 
 
 def is_own(name: str) -> bool:

@@ -60,7 +60,7 @@ def test_another_seed_is_trained(tmp_path: Path) -> None:
         checkpoint_folder=tmp_path,
         protocol=EvaluationProtocol(seed=1),
     )
-    assert [training.seed for training in make_plan(request).trainings.values()] == [1]
+    assert [training.request.seed for training in make_plan(request).trainings] == [1]
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ from zsadbench.encoders.base import Encoder
 from zsadbench.methods import Method
 from zsadbench.running import loading
 
-NOT_GIVEN = torch.tensor(float("nan"))  # stands for a weight that a fixture leaves out, so that using it shows
+NOT_GIVEN = torch.tensor(1e9)  # stands for a weight that a fixture leaves out, so that using it shows
 PRODUCERS = Path(__file__).parent / "producers"
 CATEGORY = Category("metal_nut", "metal nut", "fixture")  # text features are given, so its name does not matter
 # What fixture.json says about itself; everything else in it is given for a producer to use.

@@ -17,7 +17,8 @@ from zsadbench.errors import ExecutorError, RecordError, UsageError
 from zsadbench.protocol import EvaluationProtocol
 from zsadbench.records import results, saved_maps
 from zsadbench.running import executors, resume, runner
-from zsadbench.running.plan import Plan, make_plan
+from zsadbench.running.plan import make_plan
+from zsadbench.running.planned import Plan
 from zsadbench.running.progress import Silent
 from zsadbench.running.request import Request
 from zsadbench.support import files, source

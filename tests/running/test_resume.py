@@ -79,7 +79,9 @@ def test_a_run_killed_ten_times_and_resumed_equals_an_uninterrupted_one(data_roo
     assert last.wait() == 0, last.stderr.read()
     assert contents(out) == expected
     assert not [
-        path for path in out.rglob("*") if path.is_file() and path.suffix not in (".json", ".csv", ".npz", ".jsonl")
+        path
+        for path in out.rglob("*")
+        if path.is_file() and path.suffix not in (".json", ".csv", ".npz", ".jsonl", ".toml")
     ], "the next run sweeps what the killed ones were writing"
 
 

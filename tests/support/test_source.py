@@ -23,7 +23,7 @@ KINDS = {"results": source.RESULTS, "trainings": source.TRAININGS}
 # digests (options, samples, weights), or it only tells, writes and plans.
 NO_NUMBERS = {
     "data.contents", "errors", "protocol", "recipes", "records",
-    "running.plan", "running.progress", "running.recording", "running.request",
+    "running.plan", "running.planned", "running.progress", "running.recording", "running.request",
     "support.environment", "support.files", "support.guard", "support.meters", "support.options", "support.plugins",
     "support.option_names", "support.preset_names", "support.source", "support.spelling", "support.variants",
     "training.checkpoints", "training.request",

@@ -32,7 +32,7 @@ from zsadbench.errors import UsageError
 from zsadbench.support import variants
 
 if TYPE_CHECKING:
-    from zsadbench.running.plan import Plan
+    from zsadbench.running.planned import Plan
     from zsadbench.running.request import Request
     from zsadbench.trackers import Trackers
 

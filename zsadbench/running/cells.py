@@ -26,7 +26,8 @@ from zsadbench.records.results import Record
 from zsadbench.running import contract, recording
 from zsadbench.running.evaluation import GroundTruth, evaluate, finished_maps
 from zsadbench.running.loading import ChunkStore, batch_of, scored_batches
-from zsadbench.running.plan import Cell, standing
+from zsadbench.running.plan import standing
+from zsadbench.running.planned import Cell
 from zsadbench.running.progress import Recorded
 from zsadbench.running.request import Request
 from zsadbench.support import files

@@ -25,7 +25,8 @@ from zsadbench.errors import ExecutorError, MissingDependency
 from zsadbench.records import results
 from zsadbench.running import runner
 from zsadbench.running.backends import Backend
-from zsadbench.running.plan import Cell, EncoderChoice, Plan, Resolved, standing
+from zsadbench.running.plan import standing
+from zsadbench.running.planned import Cell, EncoderChoice, Plan, Resolved
 from zsadbench.running.progress import Progress, Recorded, Silent
 from zsadbench.running.request import Request
 from zsadbench.running.runner import Summary

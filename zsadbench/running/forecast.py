@@ -10,7 +10,7 @@ from typing import Any
 from zsadbench import encoders
 from zsadbench.errors import MissingWeights, NeedsCheckpoint, NotPossible
 from zsadbench.records import run_log, saved_maps
-from zsadbench.running.plan import Cell, Plan
+from zsadbench.running.planned import Cell, Plan
 from zsadbench.running.request import Request
 from zsadbench.support.meters import device_name
 

@@ -24,7 +24,7 @@ from zsadbench.encoders.watch import Watch
 from zsadbench.errors import ZsadError
 from zsadbench.methods import Method, TrainableMethod
 from zsadbench.running.loading import ChunkStore
-from zsadbench.running.plan import Cell, EncoderChoice, PlannedMethod
+from zsadbench.running.planned import Cell, EncoderChoice, PlannedMethod
 from zsadbench.running.request import Request
 from zsadbench.support import calls
 from zsadbench.support.calls import Harm, Overdue

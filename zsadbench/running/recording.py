@@ -12,7 +12,7 @@ from zsadbench.methods import Method, TrainableMethod
 from zsadbench.records import run_log
 from zsadbench.records.results import Record
 from zsadbench.running.evaluation import Evaluation
-from zsadbench.running.plan import Cell
+from zsadbench.running.planned import Cell
 from zsadbench.running.request import Request
 from zsadbench.support import environment, files
 from zsadbench.support.meters import device_name

@@ -24,7 +24,7 @@ from zsadbench.running import recording
 from zsadbench.running.cells import CellRun, conclude, make_store, save_failure
 from zsadbench.running.evaluation import GroundTruth
 from zsadbench.running.isolation import Disturbed, Load, Roster, load_chosen
-from zsadbench.running.plan import Cell, Plan
+from zsadbench.running.planned import Cell, Plan
 from zsadbench.running.progress import Progress, Recorded
 from zsadbench.running.request import Request
 from zsadbench.support import files

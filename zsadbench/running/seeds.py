@@ -16,7 +16,8 @@ from zsadbench.errors import UsageError
 from zsadbench.records import places, results
 from zsadbench.running import executors
 from zsadbench.running.backends import Backend
-from zsadbench.running.plan import Plan, PlannedMethod, Resolved, make_plan, shots
+from zsadbench.running.plan import make_plan, shots
+from zsadbench.running.planned import Plan, PlannedMethod, Resolved
 from zsadbench.running.progress import Progress, Relay
 from zsadbench.running.request import Request
 from zsadbench.running.runner import Summary

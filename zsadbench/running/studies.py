@@ -22,7 +22,7 @@ from zsadbench.records import published, results
 from zsadbench.records.published import Number
 from zsadbench.records.results import Record
 from zsadbench.running import given, plan, targets
-from zsadbench.running.plan import Plan
+from zsadbench.running.planned import Plan, Resolved
 from zsadbench.running.request import Request
 from zsadbench.support import documents, options, preset_names, spelling, variants
 from zsadbench.training import cross_dataset
@@ -198,7 +198,7 @@ def make_run(study: Study, request: Request, progress: contents.Progress | None 
         called = name(row, target, request.encoder)
         suited[target] |= plan.suited([called], target, request)
         jobs.append(StudyJob(row, target, called, getattr(_configure(study, row), "encoder", "")))
-    resolved = plan.Resolved(sets, suited)
+    resolved = Resolved(sets, suited)
     given.check(request, resolved.chosen, sets)
     return StudyRun(study, request, tuple(jobs), plan.plan_cells(request, resolved, progress=progress))
 

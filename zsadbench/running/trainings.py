@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from zsadbench.errors import ZsadError
-from zsadbench.running.plan import Plan, plan_cells
+from zsadbench.running.plan import plan_cells
+from zsadbench.running.planned import Plan
 from zsadbench.running.request import Request
 from zsadbench.support.guard import guard
 from zsadbench.training.loop import TrainingProgress, train

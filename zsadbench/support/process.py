@@ -107,7 +107,7 @@ def _end_without_threads(code: int) -> None:
     names = [thread.name for thread in threading.enumerate() if not thread.daemon and thread.is_alive()]
     left = ", ".join(name for name in names if name != threading.main_thread().name)
     _flush()
-    os.write(2, f"Note: the work is done; a thread that a plugin left behind is ended ({left}).\n".encode())
+    os.write(2, f"Note: the work is done; a thread that was left behind is ended ({left}).\n".encode())
     os._exit(code)
 
 

@@ -28,13 +28,16 @@ SHARED = (  # modules and wings that decide the numbers of records and of traini
     "encoders",
     "method_base.py",
     "methods.py",
+    "support/calls.py",
+    "support/installed.py",
+    "support/process.py",
     "support/shared_state.py",
     "support/spill.py",
     "support/store.py",
+    "support/traces.py",
 )
 RESULTS = (
     *SHARED, "metrics",
-    *(f"support/{name}.py" for name in ("calls", "installed", "process", "traces")),
     *(f"running/{name}.py" for name in ("cells", "contract", "evaluation", "isolation", "loading", "runner")),
 )  # fmt: skip
 TRAININGS = (*SHARED, "recipes.py", *(f"training/{name}.py" for name in ("augment", "data", "job", "loop")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from zsadbench.errors import UsageError
+from zsadbench.errors import DataError, UsageError
 from zsadbench.support import variants
 
 # What moves the cursor, changes colours or the window's title, or turns the direction of writing, and half characters,
@@ -79,3 +79,13 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def require_utf8(name: str) -> None:
+    """Raise DataError for the name of a file that cannot be written as UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"the name {name!r} is not UTF-8; rename the file, because results are filed under it."
+        ) from None
