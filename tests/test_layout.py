@@ -74,7 +74,7 @@ def test_the_harness_names_no_plugin():
         "cli/run.py": {"demo"},  # what runs without arguments
         "cli/options.py": {"demo"},
         "running/request.py": {"demo"},  # likewise, for the Python door
-        "api/listing.py": {"visa", "winclip"},  # examples of the docstrings
+        "api/listing.py": {"demo", "visa", "winclip"},  # examples of the docstrings
         "api/predictor.py": {"demo", "winclip"},
         "api/run.py": {"demo"},
         "method_base.py": {"demo"},
