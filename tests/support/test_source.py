@@ -25,7 +25,8 @@ NO_NUMBERS = {
     "data.contents", "errors", "protocol", "recipes", "records",
     "running.plan", "running.planned", "running.progress", "running.recording", "running.request",
     "support.environment", "support.files", "support.guard", "support.meters", "support.options", "support.plugins",
-    "support.option_names", "support.preset_names", "support.source", "support.spelling", "support.texts", "support.variants",
+    "support.option_names", "support.preset_names", "support.source", "support.spelling", "support.texts",
+    "support.variants",
     "training.checkpoints", "training.request",
 }  # fmt: skip
 EMPTY = {"data", "running", "support", "training"}  # wings whose own file holds nothing

@@ -53,6 +53,7 @@ class TextEncoder:
         self._clip = clip
         self._autocast = autocast
         self.keeper: list[Keeper] = []  # one at most; a list, which stays the same object while encoders are watched
+        self._encoded: dict[tuple[str | int, ...], Tensor] = {}  # methods of one encoder often share their sentences
         self.context_length: int = clip.positional_embedding.shape[0]
         self.width: int = clip.positional_embedding.shape[1]
         self.depth: int = len(clip.transformer.resblocks)
@@ -143,9 +144,11 @@ class TextEncoder:
         if not sentences:
             raise UsageError("Got no sentences to encode; expected at least one. Check the states of the prompt list.")
         rows = {sentence: row for row, sentence in enumerate(dict.fromkeys(sentences))}
-        compute = partial(self._encode, list(rows), batch_size)
-        embeddings = self.keeper[0].sentences(list(rows), batch_size, compute) if self.keeper else compute()
-        return embeddings[[rows[sentence] for sentence in sentences]]
+        key = (*rows, batch_size)
+        if key not in self._encoded:
+            compute = partial(self._encode, list(rows), batch_size)
+            self._encoded[key] = self.keeper[0].sentences(list(rows), batch_size, compute) if self.keeper else compute()
+        return self._encoded[key][[rows[sentence] for sentence in sentences]]  # a copy
 
     def _encode(self, sentences: Sequence[str], batch_size: int) -> Tensor:
         chunks = torch.split(self.tokenize(sentences), batch_size)
