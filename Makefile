@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo demo-checkpoints test test-lowest docs lint dist clean
+.PHONY: help setup demo demo-checkpoints test chaos test-lowest docs lint dist clean
 
 help:
 	@echo "make setup        install zsadbench and its development tools into $(VENV)"
 	@echo "make demo         run every method on the embedded demo set, print its tables and make its report"
 	@echo "make demo-checkpoints  train the demo's trained presets anew (results/checkpoints)"
 	@echo "make test         run the test suite"
+	@echo "make chaos        kill runs, fill disks, feed hostile files: what docs/robustness.md promises, tried"
 	@echo "make test-lowest  run its quick part with the lowest versions that pyproject.toml allows"
 	@echo "make docs         build the documentation into build/docs, strictly and without network"
 	@echo "make lint         ruff and mypy"
@@ -43,6 +44,11 @@ demo-checkpoints: setup
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+# Minutes of kills, full disks, strangers' files and methods that misbehave; prints a table of what survived.
+chaos: export OMP_NUM_THREADS = 1
+chaos: setup
+	$(BIN)/python -m pytest -q tests/chaos
 
 # mkdocs-material prints an advertisement of its successor without the variable.
 docs: export NO_MKDOCS_2_WARNING = 1
