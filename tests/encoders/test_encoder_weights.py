@@ -215,9 +215,9 @@ def test_the_default_activation_is_the_one_the_weights_were_trained_with(spec, a
 
 def test_tiny_is_the_same_on_every_load_and_quick():
     first = encoders.load("tiny")
-    start = time.perf_counter()
+    start = time.process_time()
     second = encoders.load("tiny")
-    assert time.perf_counter() - start < 1.5  # 0.1 s on a free core
+    assert time.process_time() - start < 1.5  # 0.1 s
     assert first.key == second.key and first.sha256 == encoders.identify("tiny") == tiny.sha256()
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     request = encoders.features.FeatureRequest(tokens={3, 12}, cls=True)

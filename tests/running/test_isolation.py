@@ -107,7 +107,7 @@ def test_a_limit_of_time_on_the_command_line_fails_the_sleeping_method_in_a_sent
     )  # fmt: skip
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "Finished: 2 done, 1 failed, 0 skipped." in done.stderr
-    assert "demo sleeps: failed: method sleeps took longer than the 0.5 s" in done.stderr
+    assert "demo/wood sleeps  failed: method sleeps took longer than the 0.5 s" in done.stderr
     table = zsadbench("table", tmp_path).stdout
     rows = {line.split()[1]: line for line in table.splitlines() if line.startswith("| ")}
     assert " failed |" in rows["sleeps"] and "- sleeps on wood: failed. method sleeps took longer" in table

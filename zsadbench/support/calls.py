@@ -104,7 +104,7 @@ def line_that_changes(action: Callable[[], Any], changed: Callable[[], Any]) -> 
     """
     found: list[tuple[str, int]] = []
     last: list[tuple[str, int]] = []
-    end = time.monotonic() + SEARCH
+    end = time.process_time() + SEARCH
     is_plugin = cache(partial(traces.is_below, sources=traces.plugin_sources()))
 
     def enter(frame: FrameType, event: str, argument: Any) -> Any:
@@ -115,7 +115,7 @@ def line_that_changes(action: Callable[[], Any], changed: Callable[[], Any]) -> 
         def step(frame: FrameType, event: str, argument: Any) -> Any:
             if changed():
                 found.extend(own or last)
-            if found or time.monotonic() > end:
+            if found or time.process_time() > end:
                 raise _Enough
             own[:] = last[:] = [(frame.f_code.co_filename, frame.f_lineno)]
             return step
