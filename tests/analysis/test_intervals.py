@@ -144,7 +144,7 @@ def test_a_missing_or_foreign_file_says_to_run_the_cell_again(runs, tmp_path, da
 def test_significance_prints_ranks_and_differences(runs, few):
     done = zsadbench("table", runs[0], "--significance")
     assert done.returncode == 0, done.stderr
-    assert "### Average ranks" in done.stdout and "### MVTec AD: differences in image AUROC" in done.stdout
+    assert "### Average ranks" in done.stdout and "### MVTec AD, 0-shot: differences in image AUROC" in done.stdout
     assert "No test of ranks is made over fewer than 5 categories" in done.stdout
     assert "- Protocol: eval_size input" in done.stdout
 
