@@ -144,7 +144,7 @@ class TextEncoder:
         if not sentences:
             raise UsageError("Got no sentences to encode; expected at least one. Check the states of the prompt list.")
         rows = {sentence: row for row, sentence in enumerate(dict.fromkeys(sentences))}
-        key = (*rows, batch_size)
+        key: tuple[str | int, ...] = (*rows, batch_size)
         if key not in self._encoded:
             compute = partial(self._encode, list(rows), batch_size)
             self._encoded[key] = self.keeper[0].sentences(list(rows), batch_size, compute) if self.keeper else compute()
