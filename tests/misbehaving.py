@@ -141,6 +141,7 @@ SLOW = {
 }
 RETURNS = {  # what is no prediction
     "none": Misbehaviour("NoneType", "return None"),
+    "bare": Misbehaviour("has no encoder after __init__ (", in_init="del self.encoder"),
 }
 HARMLESS = {  # legal, and without effect on others
     "draws": Misbehaviour("", "torch.rand(3); np.random.rand(3); __import__('random').random()"),

@@ -26,7 +26,7 @@ from zsadbench.recipes import Cosine as Cosine
 from zsadbench.recipes import MultiStep as MultiStep
 from zsadbench.recipes import Stage as Stage
 from zsadbench.recipes import TrainRecipe as TrainRecipe
-from zsadbench.support import option_names, options, plugins, spelling, variants
+from zsadbench.support import option_names, options, plugins, spelling, traces, variants
 from zsadbench.support.preset_names import trained_presets
 
 if TYPE_CHECKING:
@@ -172,9 +172,20 @@ def changed(name: str, config: Any) -> dict[str, Any]:
 
 
 def build(method: type[Method], name: str, config: Any, encoder: Encoder | None) -> Method:
-    """Make an instance under its full name."""
+    """Make an instance under its full name. Raises PluginError for one that lacks what every run reads of a method."""
+    from zsadbench.data.images import Preprocess  # here, because it imports numpy and PIL
+
     instance = method(config, encoder)
     instance.name = name
+    needed = {"config": object, "encoder": object, "preprocess": Preprocess, "scope": str, "image_scope": str}
+    for field, kind in needed.items():
+        if not hasattr(instance, field) or not isinstance(getattr(instance, field), kind):
+            told = f"{field} {getattr(instance, field)!r}" if hasattr(instance, field) else f"no {field}"
+            raise PluginError(
+                f"method {name} has {told} after __init__ ({traces.of(method.__init__)}); expected what "
+                "Method.__init__(config, encoder) and its class set. Call super().__init__(config, encoder) first, and "
+                "set preprocess to a zsadbench.Preprocess."
+            )
     return instance
 
 

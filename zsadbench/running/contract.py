@@ -55,6 +55,10 @@ def check_prediction(prediction: Prediction, batch: Batch, method: Method) -> No
 
     Scores may also be [B, k] where the method has a `finalise` of its own.
     """
+    if not isinstance(prediction, Prediction):
+        raise ContractError(
+            f"method {method.name}: predict returned {type(prediction).__name__}; expected Prediction(scores, maps)."
+        )
     count, scores = len(batch), prediction.scores
     several = type(method).finalise is not Method.finalise and isinstance(scores, Tensor) and scores.ndim == 2
     _check("scores", scores, f"[{count}, k]" if several else f"[{count}]", 2 if several else 1, batch.paths, method)
@@ -62,12 +66,20 @@ def check_prediction(prediction: Prediction, batch: Batch, method: Method) -> No
 
 
 def _check(name: str, tensor: Tensor, shape: str, dimensions: int, paths: Sequence[Path], method: Method) -> None:
-    if not isinstance(tensor, Tensor) or tensor.ndim != dimensions or len(tensor) != len(paths):
+    if (
+        not isinstance(tensor, Tensor)
+        or tensor.ndim != dimensions
+        or len(tensor) != len(paths)
+        or 0 in tensor.shape[1:]
+    ):
         got = list(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
         raise ContractError(f"method {method.name}: {name} have shape {got}; expected {shape}.")
     if tensor.dtype != torch.float32:
         raise ContractError(f"method {method.name}: {name} have dtype {tensor.dtype}; expected torch.float32.")
+    if tensor.layout != torch.strided or tensor.is_meta:
+        kind = "meta" if tensor.is_meta else str(tensor.layout).removeprefix("torch.")
+        raise ContractError(f"method {method.name}: {name} are a {kind} tensor; expected a dense one with values.")
     finite = torch.isfinite(tensor.flatten(1) if tensor.ndim > 1 else tensor[:, None]).all(dim=1)
     if not finite.all():
-        path = paths[int((~finite).nonzero()[0])]
-        raise ContractError(f"method {method.name}: {name} hold NaN or infinity for {path}; expected finite values.")
+        told = "/".join(paths[int((~finite).nonzero()[0])].parts[-3:])  # records hold no absolute path
+        raise ContractError(f"method {method.name}: {name} hold NaN or infinity for {told}; expected finite values.")
