@@ -1,5 +1,7 @@
 """What a user gives is used, or it is an error with exit code 2 before anything is written or downloaded."""
 
+import json
+
 import pytest
 from commands import zsadbench
 from toy_trained import write_method
@@ -149,3 +151,12 @@ def test_what_a_given_checkpoint_trains_on_is_looked_for_under_the_longest_name(
     base = ["run", "--methods", "toy_trained", "--datasets", "mvtec", "--data-root", root, "--plugins", folder]
     done = zsadbench(*base, "--checkpoint", f"toy_trained.visa={root}/file.pth", "--out", tmp_path / "out", "--quiet")
     assert done.returncode == 1 and "file.pth" in next((tmp_path / "out").rglob("bottle.json")).read_text()
+
+
+def test_a_name_that_no_file_can_have_is_refused(root, tmp_path):
+    image = root / "lines/left/test/good"
+    first = sorted(image.iterdir())[0]
+    rows = [{"image": str(first), "label": label, "category": "ä" * 300} for label in (0, 1)]
+    (tmp_path / "index.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    said = refused(root, tmp_path / "out", "run", "--methods=constant", f"--datasets=folder={tmp_path}/index.jsonl")
+    assert "has 600 bytes; expected at most 200" in said and len(said) < 600

@@ -7,7 +7,7 @@ from typing import Any
 
 from zsadbench import encoders
 from zsadbench.datasets import Dataset
-from zsadbench.errors import UnknownName, UsageError
+from zsadbench.errors import DataError, UnknownName, UsageError
 from zsadbench.methods import Method
 from zsadbench.running import checkpoint_choice
 from zsadbench.running.request import Request
@@ -28,6 +28,7 @@ def check(request: Request, chosen: Chosen, sets: Collection[Dataset], left_out:
     _check_targets("--sweep", request.sweep, names, broken)
     _check_targets("--checkpoint", request.checkpoints, names, broken)
     _check_folders(chosen)
+    _check_files(sets)
     _check_checkpoints(request, chosen)
     _check_encoders(request, chosen)
     check_categories(request, sets)
@@ -46,6 +47,18 @@ def _check_folders(chosen: Chosen) -> None:
         other = found.setdefault(folder.casefold(), full)
         if other != full:
             raise UsageError(f"{other} and {full} differ in case alone; their folders are one in many file systems.")
+
+
+def _check_files(sets: Iterable[Dataset]) -> None:
+    """Raise DataError for the name of a dataset or category that no file can be called."""
+    for dataset in sets:
+        for name in (dataset.name, *(category.name for category in dataset.categories())):
+            size = len(name.encode())
+            if size > variants.LONGEST:
+                raise DataError(
+                    f"{dataset.name[:80]}: the name {name[:40]}... has {size} bytes; expected at most "
+                    f"{variants.LONGEST}, because results are filed under it. Give it a shorter one."
+                )
 
 
 def _check_targets(option: str, targets: Iterable[str], names: Collection[str], broken: Collection[str]) -> None:
