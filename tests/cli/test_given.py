@@ -154,9 +154,8 @@ def test_what_a_given_checkpoint_trains_on_is_looked_for_under_the_longest_name(
 
 
 def test_a_name_that_no_file_can_have_is_refused(root, tmp_path):
-    image = root / "lines/left/test/good"
-    first = sorted(image.iterdir())[0]
-    rows = [{"image": str(first), "label": label, "category": "ä" * 300} for label in (0, 1)]
+    images = sorted((root / "lines/left/test/good").iterdir())[:2]
+    rows = [{"image": str(image), "label": label, "category": "ä" * 300} for label, image in enumerate(images)]
     (tmp_path / "index.jsonl").write_text("\n".join(map(json.dumps, rows)))
     said = refused(root, tmp_path / "out", "run", "--methods=constant", f"--datasets=folder={tmp_path}/index.jsonl")
     assert "has 600 bytes; expected at most 200" in said and len(said) < 600
