@@ -1,6 +1,7 @@
 """Shared fixtures: a small data root, and plugins that misbehave on purpose."""
 
 import os
+import sys
 from pathlib import Path
 from unittest import mock
 
@@ -11,7 +12,7 @@ from toy_tree import write_tree
 
 from zsadbench import datasets, methods
 from zsadbench.data import contents
-from zsadbench.support import plugins
+from zsadbench.support import plugins, traces
 
 # The same examples on every run, so that a red test is a change of the code; `explore` looks for new ones.
 settings.register_profile("default", derandomize=True, deadline=None)
@@ -30,11 +31,15 @@ def mvtec_tree(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def own_plugins():
-    """Forget the plugin folders that the tests of a file have added: other files list what ships."""
+    """Forget the plugin folders that the tests of a file have added, and what was imported from them."""
     before = [(kind, list(kind.__path__)) for kind in (methods, datasets)]
     yield
     for kind, folders in before:
         kind.__path__ = folders
+        for name, module in list(sys.modules.items()):
+            file = str(getattr(module, "__file__", ""))
+            if name.startswith(f"{kind.__name__}.") and not traces.is_below(file, map(Path, folders)):
+                del sys.modules[name]
 
 
 @pytest.fixture(scope="session", autouse=True)
