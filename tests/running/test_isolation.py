@@ -21,7 +21,7 @@ from zsadbench.support.shared_state import Settings
 @pytest.fixture(scope="module", autouse=True)
 def catalogue(tmp_path_factory):
     """Make the catalogue available in this process while this file's tests run."""
-    folder = misbehaving.write(tmp_path_factory.mktemp("catalogue"))
+    folder = misbehaving.write(tmp_path_factory.mktemp("isolation") / "catalogue0")
     with pytest.MonkeyPatch.context() as patch:
         for kind in (methods, datasets):
             patch.setattr(kind, "__path__", list(kind.__path__))
