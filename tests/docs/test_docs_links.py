@@ -24,7 +24,8 @@ def sources() -> Iterator[Path]:
 
 @cache
 def text_of(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="ignore")
+    text = path.read_text(encoding="utf-8", errors="ignore")
+    return re.sub(r"<!-- table: .*?<!-- end of table -->", "", text, flags=re.S)  # its marks cite nothing
 
 
 @cache
