@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
@@ -29,9 +30,9 @@ def mvtec_tree(tmp_path_factory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_plugins():
-    """Forget the plugin folders that the tests of a file have added, and what was imported from them."""
+@contextmanager
+def forgetting():
+    """Forget at the end the plugin folders that were added meanwhile, and what was imported from them."""
     before = [(kind, list(kind.__path__)) for kind in (methods, datasets)]
     yield
     for kind, folders in before:
@@ -40,6 +41,20 @@ def own_plugins():
             file = str(getattr(module, "__file__", ""))
             if name.startswith(f"{kind.__name__}.") and not traces.is_below(file, map(Path, folders)):
                 del sys.modules[name]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_plugins():
+    """The plugin folders of a file of tests are no other file's."""
+    with forgetting():
+        yield
+
+
+@pytest.fixture
+def forgotten_plugins():
+    """The plugin folders of a test are no other test's."""
+    with forgetting():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -97,9 +112,7 @@ def toy_plugins(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def toys(toy_plugins, monkeypatch) -> Path:
+def toys(toy_plugins, forgotten_plugins) -> Path:
     """Make the toy methods available for one test, in this process."""
-    for kind in (methods, datasets):
-        monkeypatch.setattr(kind, "__path__", list(kind.__path__))
     plugins.add_folder(toy_plugins)
     return toy_plugins

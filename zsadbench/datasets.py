@@ -315,8 +315,10 @@ def registered_name(name: str) -> str:
 def _in_listing(name: str) -> str:
     """Return a name with the registered one before its first dot; a title such as "MVTec AD" stands for one too."""
     stem, dot, words = name.partition(".")
-    titles = lambda: {listing.card.title: listing.name for listing in available() if listing.card}  # noqa: E731
-    return spelling.match("dataset", stem, plugins.names(__name__), titles) + dot + words
+    found = spelling.match(
+        "dataset", stem, plugins.names(__name__), lambda: {one.card.title: one.name for one in available() if one.card}
+    )
+    return found + dot + words
 
 
 def is_own(name: str) -> bool:

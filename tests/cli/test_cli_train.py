@@ -10,7 +10,6 @@ from commands import zsadbench
 from toy_trained import write_method
 from toy_tree import write_tree
 
-from zsadbench import datasets, methods
 from zsadbench.training import checkpoints, loop
 from zsadbench.training.request import TrainRequest
 
@@ -29,10 +28,8 @@ def other_tree(tmp_path_factory):
 
 
 @pytest.fixture
-def toy(toy_folder, monkeypatch):
+def toy(toy_folder, forgotten_plugins):
     """The arguments that make the toy method known, in this process for one test."""
-    for kind in (methods, datasets):
-        monkeypatch.setattr(kind, "__path__", list(kind.__path__))
     return ["--plugins", toy_folder]
 
 

@@ -7,22 +7,20 @@ from commands import zsadbench
 from toy_trained import write_method
 from toy_tree import write_tree
 
-from zsadbench import datasets, methods
+from zsadbench import methods
 from zsadbench.encoders import checks
 
 DINO = "timm:vit_small_patch14_dinov2.lvd142m"
 
 
 @pytest.fixture(autouse=True)
-def offline(monkeypatch):
+def offline(monkeypatch, forgotten_plugins):
     """Fail when something is downloaded, and forget plugins after each test."""
 
     def download(*arguments, **options):
         raise AssertionError("a download before the check")
 
     monkeypatch.setattr("zsadbench.encoders.hub.download", download)
-    for kind in (methods, datasets):
-        monkeypatch.setattr(kind, "__path__", list(kind.__path__))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from commands import zsadbench
 from toy_trained import write_method
 from toy_tree import write_tree
 
-from zsadbench import datasets, methods
+from zsadbench import datasets
 from zsadbench.errors import DataError, UsageError
 from zsadbench.profiling import measure
 from zsadbench.records import places, results
@@ -169,9 +169,7 @@ def finished(sites, tmp_path_factory) -> Path:
     return out
 
 
-def test_every_command_takes_a_run_on_own_data(finished, sites, tmp_path, monkeypatch):
-    for kind in (methods, datasets):
-        monkeypatch.setattr(kind, "__path__", list(kind.__path__))
+def test_every_command_takes_a_run_on_own_data(finished, sites, tmp_path, monkeypatch, forgotten_plugins):
     monkeypatch.setattr(measure, "_apart", lambda action, *arguments: action(*arguments))  # a process imports torch
     own, given = sites / "siteA/parts", f"folder={sites / 'siteA/parts'}"
     out = tmp_path / "run"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from zsadbench import datasets, methods
+from zsadbench import methods
 from zsadbench.protocol import EvaluationProtocol
 from zsadbench.records import results
 from zsadbench.running import backends, executors
@@ -53,15 +53,11 @@ def write_method(folder: Path) -> Path:
 
 
 @pytest.fixture
-def user_folder(tmp_path, monkeypatch):
+def user_folder(tmp_path, forgotten_plugins):
     """A --plugins folder with one method that is a folder; forgotten again after the test."""
-    for kind in (methods, datasets):
-        monkeypatch.setattr(kind, "__path__", list(kind.__path__))
     write_method(tmp_path / "methods" / "user_dark")
     plugins.add_folder(tmp_path)
-    yield tmp_path
-    for name in [name for name in sys.modules if name.startswith("zsadbench.methods.user_")]:
-        del sys.modules[name]
+    return tmp_path
 
 
 def test_listing_imports_nothing_and_creating_imports_the_siblings(user_folder):

@@ -9,7 +9,7 @@ import pytest
 from commands import zsadbench
 from toy_trained import write_method
 
-from zsadbench import datasets, methods
+from zsadbench import datasets
 from zsadbench.data import synthetic
 from zsadbench.errors import OptionError, RecordError, UnknownName, UsageError
 from zsadbench.profiling import measure
@@ -46,10 +46,8 @@ def request(tmp_path, *names, **options):
 
 
 @pytest.fixture
-def trained(tmp_path, monkeypatch):
+def trained(tmp_path, forgotten_plugins):
     """A folder with the trained toy method, known in this process for one test."""
-    for kind in (methods, datasets):
-        monkeypatch.setattr(kind, "__path__", list(kind.__path__))
     folder = write_method(tmp_path / "plugins")
     plugins.add_folder(folder)
     return folder

@@ -70,8 +70,7 @@ TOYS = {  # name -> image scope, what predict returns as scores, what finalise d
 
 
 @pytest.fixture
-def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(methods, "__path__", list(methods.__path__))
+def toys(tmp_path: Path, forgotten_plugins: None) -> None:
     (tmp_path / "toys" / "methods").mkdir(parents=True)
     for name, (image_scope, evidence, body) in TOYS.items():
         source = SOURCE.format(name=name, image_scope=image_scope, evidence=evidence, body=body)

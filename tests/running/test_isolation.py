@@ -7,7 +7,6 @@ import pytest
 from commands import zsadbench
 from misbehaving import ALL, CHANGES, ENDS, GOOD, HARMLESS, RETURNS, SLOW
 
-from zsadbench import datasets, methods
 from zsadbench.protocol import EvaluationProtocol
 from zsadbench.records import results
 from zsadbench.running import runner
@@ -22,11 +21,8 @@ from zsadbench.support.shared_state import Settings
 def catalogue(tmp_path_factory):
     """Make the catalogue available in this process while this file's tests run."""
     folder = misbehaving.write(tmp_path_factory.mktemp("isolation") / "catalogue0")
-    with pytest.MonkeyPatch.context() as patch:
-        for kind in (methods, datasets):
-            patch.setattr(kind, "__path__", list(kind.__path__))
-        plugins.add_folder(folder)
-        yield folder
+    plugins.add_folder(folder)
+    return folder
 
 
 def run(root: Path, out: Path, *names: str, categories=("bottle",), **options) -> runner.Summary:

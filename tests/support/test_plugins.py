@@ -40,14 +40,10 @@ class Flat(Method):
 
 
 @pytest.fixture
-def user_folder(tmp_path, monkeypatch):
+def user_folder(tmp_path, forgotten_plugins):
     """A --plugins folder, forgotten again after the test."""
-    for kind in (methods, datasets):
-        monkeypatch.setattr(kind, "__path__", list(kind.__path__))
     (tmp_path / "methods").mkdir()
-    yield tmp_path
-    for name in [name for name in sys.modules if name.startswith("zsadbench.methods.user_")]:
-        del sys.modules[name]
+    return tmp_path
 
 
 def test_a_file_in_a_users_folder_is_listed_and_created_without_being_registered_anywhere(user_folder):

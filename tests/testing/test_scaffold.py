@@ -1,28 +1,20 @@
 """What `zsadbench new` writes is checked, run and shown as it is, and `check-plugin` says what breaks a contract."""
 
 import os
-import sys
 
 import pytest
 from commands import zsadbench
 
-from zsadbench import datasets, methods
 from zsadbench.api.listing import list_datasets, list_methods
 from zsadbench.errors import UsageError
 from zsadbench.support import plugins
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, forgotten_plugins):
     """A --plugins folder, forgotten again after the test; it is the working directory, too."""
-    for kind in (methods, datasets):
-        monkeypatch.setattr(kind, "__path__", list(kind.__path__))
     monkeypatch.chdir(tmp_path)
-    before = set(sys.modules)
-    yield tmp_path
-    for name in sys.modules.keys() - before:
-        if name.startswith(("zsadbench.methods.", "zsadbench.datasets.")):
-            del sys.modules[name]
+    return tmp_path
 
 
 def commands_of(done) -> list[list[str]]:

@@ -10,7 +10,6 @@ import torch
 from toy_trained import write_method
 from toy_tree import save, write_tree
 
-from zsadbench import datasets, methods
 from zsadbench.errors import UsageError, WeightsError
 from zsadbench.protocol import EvaluationProtocol
 from zsadbench.records import results
@@ -29,9 +28,7 @@ def toy_folder(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def toy(toy_folder, monkeypatch):
-    for kind in (methods, datasets):
-        monkeypatch.setattr(kind, "__path__", list(kind.__path__))
+def toy(toy_folder, forgotten_plugins):
     plugins.add_folder(toy_folder)
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from toy_trained import write_method
 from toy_tree import write_tree
 
-from zsadbench import datasets, methods
+from zsadbench import datasets
 from zsadbench.encoders.transformer import TransformerEncoder
 from zsadbench.errors import DataError, RecordError, UnknownName, UsageError, WeightsError
 from zsadbench.recipes import Cosine
@@ -51,9 +51,7 @@ def toy_folder(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def toy(toy_folder, monkeypatch):
-    for kind in (methods, datasets):
-        monkeypatch.setattr(kind, "__path__", list(kind.__path__))
+def toy(toy_folder, forgotten_plugins):
     plugins.add_folder(toy_folder)
 
 
