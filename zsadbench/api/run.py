@@ -62,9 +62,9 @@ def evaluate(
     several values: the method runs with each of them, as variants such as "fiseclip[lambda_=1.05]". device: "auto",
     "cpu", "cuda", "cuda:N". cache: a folder that keeps decoded images and encoder passes for later runs, up to
     cache_limit such as "50GB". timeout_per_batch: seconds; a cell of a method fails when one of its calls takes longer.
-    seeds: several numbers; what a seed varies runs with each. spec: a TOML file with the
-    options of `zsadbench run`, such as the `spec.toml` of a run; arguments that are not their defaults win over it.
-    trackers: names such as "tensorboard" or "mlflow", or objects of `zsadbench.trackers.Tracker`.
+    seeds: several numbers; what a seed varies runs with each. spec: a TOML file with the options of `zsadbench run`,
+    such as the `spec.toml` of a run; arguments that are not their defaults win over it. trackers: names such as
+    "tensorboard" or "mlflow", or objects of `zsadbench.trackers.Tracker`.
     progress: show, where standard error is a terminal, a bar as the command line does, and in a notebook a line a cell;
     False shows nothing. protocol: fields of `zsadbench.protocol.EvaluationProtocol`, such as limit=4 or seed=1.
 

@@ -126,12 +126,12 @@ def make_request(
     methods, datasets, categories: names, or one text of names with commas. weights: a file by SPEC, or a folder of them
     (`encoders.in_folder`), beside those of the variable ZSADBENCH_WEIGHTS. changes: "METHOD.OPTION" -> value. sweep:
     "METHOD.OPTION" -> values, or one text of values with commas: the method runs with each of them, as variants.
-    seeds: numbers, or one text with commas: the run is made with each. protocol: fields of `EvaluationProtocol`,
-    values or texts.
-    Where every data set is the demo set, the demo's own encoder is chosen unless another one is named. cache: a folder
-    that keeps images and encoder passes between runs, by default what ZSADBENCH_CACHE names; cache_limit: its size, a
-    number of bytes or a text such as "50GB", by default ZSADBENCH_CACHE_LIMIT. timeout_per_batch: seconds above 0 that
-    a call of a method may take, a number or a text; None and "" are for ever. switches: the boolean fields of Request.
+    seeds: numbers, or one text with commas: the run is made with each. protocol: fields of `EvaluationProtocol`, values
+    or texts. Where every data set is the demo set, the demo's own encoder is chosen unless another one is named. cache:
+    a folder that keeps images and encoder passes between runs, by default what ZSADBENCH_CACHE names; cache_limit: its
+    size, a number of bytes or a text such as "50GB", by default ZSADBENCH_CACHE_LIMIT. timeout_per_batch: seconds above
+    0 that a call of a method may take, a number or a text; None and "" are for ever. switches: the boolean fields of
+    Request.
     Names may be in any spelling, and stand in the request as they are registered. Raises UsageError for what is empty,
     unknown or out of range. torch is not imported for it, nor is any method: whether this machine has the device is
     asked by `Request.on_device`.
